@@ -1,0 +1,332 @@
+# What bench/record measures, one function per group of rows. Every function
+# measures its variants in turn, round after round and every other round
+# backwards, so that what else the machine does meets all of them alike, and
+# compares within a round before it takes the median.
+
+package Measures;
+
+use strict;
+use warnings;
+
+use List::Util qw(max min sum);
+
+use Cluster;
+use Peer;
+use Report;
+
+# Every size as [full, quick]
+use constant SIZES => {
+	call_rounds => [ 15, 2 ],
+	calls => [ 1_000_000, 20_000 ],
+	statement_rounds => [ 9, 1 ],
+	statement_seconds => [ 3, 1 ],
+	backend_rounds => [ 15, 2 ],
+	backend_calls => [ 3_000_000, 100_000 ],
+	batch_rounds => [ 11, 2 ],
+	batch_repeats => [ 20, 2 ],
+	exposition_rounds => [ 15, 2 ],
+};
+
+use constant CLIENTS => 8;
+
+use constant TENANT => q{'11111111-1111-4111-8111-111111111111'};
+use constant LABELS => q{'{"queue": "webhooks", "status": "ok"}'};
+
+my $quick = 0;
+
+sub be_quick { $quick = 1 }
+
+sub size
+{
+	my ($name) = @_;
+	return SIZES->{$name}[$quick];
+}
+
+sub progress
+{
+	my ($text) = @_;
+	print STDERR "# $text\n";
+}
+
+# Run each of the named measurements once a round; returns the rounds by name
+sub rounds
+{
+	my ($rounds, $order, $measure) = @_;
+	my %results;
+	for my $round (1 .. $rounds)
+	{
+		for my $name ($round % 2 ? @$order : reverse @$order)
+		{
+			push @{ $results{$name} }, $measure->($name);
+		}
+	}
+	return %results;
+}
+
+# Combine rounds, each with its own peers only
+sub by_round
+{
+	my ($combine, @series) = @_;
+	return [
+		map {
+			my $round = $_;
+			$combine->(map { $_->[$round] } @series)
+		} 0 .. $#{ $series[0] }
+	];
+}
+
+sub difference { return by_round(sub { $_[0] - $_[1] }, @_) }
+sub ratio { return by_round(sub { $_[0] / $_[1] }, @_) }
+
+sub new_session
+{
+	my ($cluster, $prepared) = @_;
+	my $session = Peer->session($cluster);
+	$session->sql("\\i sql/setup.sql\n") unless $prepared;
+	return $session;
+}
+
+# inc and observe in a loop inside one statement, against the empty function in
+# the same loop, and against prom-client
+sub calls
+{
+	my ($report, $cluster, $prom_client) = @_;
+	my $session = new_session($cluster, 1);
+	my $calls = size('calls');
+
+	# The loop that costs least: no row is stored, none is sent, and count()
+	# only looks whether the result is null.
+	my $loop = "from (select generate_series(1, $calls) as i) loop";
+	my $many = "from bench.label_sets cross join (select generate_series(1, $calls / 100) as i) loop";
+	my $inc = "inc('bench_deliveries_total', 1, @{[LABELS]}, @{[TENANT]})";
+	my $observe = "observe('bench_duration_seconds', 0.0123, @{[LABELS]}, @{[TENANT]})";
+	my $inc_many = "inc('bench_many_total', 1, labels, @{[TENANT]})";
+	my $observe_many = "observe('bench_many_seconds', 0.0001 * i, labels, @{[TENANT]})";
+	my %statements = (
+		loop => "select count(i) $loop",
+		empty_inc => "select count(mhm_empty.$inc) $loop",
+		inc => "select count(meshhook_metrics.$inc) $loop",
+		empty_observe => "select count(mhm_empty.$observe) $loop",
+		observe => "select count(meshhook_metrics.$observe) $loop",
+		empty_inc_many => "select count(mhm_empty.$inc_many) $many",
+		inc_many => "select count(meshhook_metrics.$inc_many) $many",
+		empty_observe_many => "select count(mhm_empty.$observe_many) $many",
+		observe_many => "select count(meshhook_metrics.$observe_many) $many",
+	);
+	my $nanoseconds = sub {
+		my ($name) = @_;
+		return $prom_client->nanoseconds_per_call($1, $calls) if $name =~ /^prom_(.*)/;
+		return $session->sql("select bench.nanoseconds(\$\$$statements{$name}\$\$)") / $calls;
+	};
+
+	progress("calls: @{[size('call_rounds')]} rounds of $calls calls of each variant");
+	$nanoseconds->($_) for keys %statements;
+	my %ns = rounds(
+		size('call_rounds'),
+		[
+			qw(loop empty_inc inc prom_inc prom_inc_tenant empty_observe observe prom_observe prom_observe_tenant
+			  empty_inc_many inc_many empty_observe_many observe_many)
+		],
+		$nanoseconds);
+	$session->close;
+
+	for ([ inc => 80, 4 ], [ observe => 110, 5 ])
+	{
+		my ($function, $at_most, $times) = @$_;
+		my $group = "$function in a loop inside one statement";
+		my $net = difference($ns{$function}, $ns{"empty_$function"});
+
+		$report->add($group, 'two labels and a tenant, above the empty function', 'ns', $net, at_most => $at_most);
+		$report->add($group, "prom-client's labelled $function, in times of it", 'x', ratio($ns{"prom_$function"}, $net),
+			at_least => $times);
+		$report->add($group, '... with the tenant as third label, in times of it', 'x',
+			ratio($ns{"prom_${function}_tenant"}, $net));
+		$report->add($group, 'over 100 label sets read from a table, above the empty function', 'ns',
+			difference($ns{"${function}_many"}, $ns{"empty_${function}_many"}));
+		$report->add($group, 'with the loop and the call', 'ns', $ns{$function});
+		$report->add($group, 'empty function, with the loop and the call', 'ns', $ns{"empty_$function"});
+		$report->add($group, 'the loop alone', 'ns', $ns{loop});
+		$report->add($group, "prom-client $function, two labels", 'ns', $ns{"prom_$function"});
+		$report->add($group, "prom-client $function, two labels and the tenant", 'ns', $ns{"prom_${function}_tenant"});
+	}
+}
+
+# Prepared statements of several clients
+sub statements
+{
+	my ($report, $cluster) = @_;
+	my $seconds = size('statement_seconds');
+	my @options = ('-M', 'prepared', '-c', CLIENTS, '-j', 2, '-T', $seconds);
+
+	# The closest comparison, inc with the empty function, is measured twice a
+	# round around the others.
+	my @order = qw(empty inc select_1 insert update insert_async update_async inc_again empty_again);
+
+	progress("statements: @{[size('statement_rounds')]} rounds of $seconds s of each of " . @order . ' variants');
+	my %rate = rounds(
+		size('statement_rounds'),
+		\@order,
+		sub {
+			my ($script) = @_;
+			local $ENV{PGOPTIONS} = $script =~ s/_async$// ? '-c synchronous_commit=off' : '';
+			$script =~ s/_again$//;
+			return $cluster->pgbench("pgbench/$script.sql", @options);
+		});
+	$rate{$_} = by_round(sub { sum(@_) / @_ }, $rate{$_}, $rate{"${_}_again"}) for qw(empty inc);
+
+	my $group = 'prepared statements, ' . CLIENTS . ' clients';
+	$report->add($group, 'select inc(...), in times of the empty function', 'x', ratio($rate{inc}, $rate{empty}),
+		at_least => 0.97);
+	$report->add($group, 'select inc(...), in times of INSERT of an event', 'x', ratio($rate{inc}, $rate{insert}),
+		at_least => 2.5);
+	$report->add($group, 'select inc(...), in times of UPDATE of a counter row', 'x', ratio($rate{inc}, $rate{update}),
+		at_least => 3);
+	$report->add($group, '... of INSERT with synchronous_commit = off', 'x', ratio($rate{inc}, $rate{insert_async}));
+	$report->add($group, '... of UPDATE with synchronous_commit = off', 'x', ratio($rate{inc}, $rate{update_async}));
+	$report->add($group, 'select inc(...)', '/s', $rate{inc});
+	$report->add($group, 'select of the empty function', '/s', $rate{empty});
+	$report->add($group, 'select 1', '/s', $rate{select_1});
+	$report->add($group, 'INSERT of an event', '/s', $rate{insert});
+	$report->add($group, 'UPDATE of one of 100 counter rows', '/s', $rate{update});
+}
+
+# One backend and two backends on one series, by the clocks of their sessions
+sub backends
+{
+	my ($report, $cluster) = @_;
+	my $calls = size('backend_calls');
+	my $starter = new_session($cluster, 1);
+	my @backends = map { new_session($cluster, 1) } 1 .. 2;
+	my %functions = (
+		inc => "meshhook_metrics.inc('bench_deliveries_total', 1, @{[LABELS]}, @{[TENANT]})",
+		observe => "meshhook_metrics.observe('bench_duration_seconds', 0.0123, @{[LABELS]}, @{[TENANT]})",
+		empty => "mhm_empty.inc('bench_deliveries_total', 1, @{[LABELS]}, @{[TENANT]})",
+	);
+	my $calls_per_second = sub {
+		my ($function, $count) = split / /, shift;
+		my $statement = "select count($functions{$function}) from (select generate_series(1, $calls)) loop";
+		my @running = @backends[ 0 .. $count - 1 ];
+
+		$starter->sql('select pg_advisory_lock(1)');
+		$_->send_sql("select * from bench.started_together(\$\$$statement\$\$)") for @running;
+		until ($starter->sql("select count(*) from pg_locks where locktype = 'advisory' and not granted") == $count)
+		{
+		}
+		$starter->sql('select pg_advisory_unlock(1)');
+		my @ends = map { [ split /\|/, $_->answer ] } @running;
+		return $count * $calls / (max(map { $_->[1] } @ends) - min(map { $_->[0] } @ends));
+	};
+
+	progress("backends: @{[size('backend_rounds')]} rounds of $calls calls in one and in two backends");
+	my @order = ('inc 1', 'inc 2', 'empty 1', 'empty 2', 'observe 1', 'observe 2');
+	$calls_per_second->($_) for @order;
+	my %rate = rounds(size('backend_rounds'), \@order, $calls_per_second);
+	$_->close for $starter, @backends;
+
+	my $group = 'two backends on one series, in times of one';
+	$report->add($group, 'inc', 'x', ratio($rate{'inc 2'}, $rate{'inc 1'}), at_least => 1.8);
+	$report->add($group, 'observe', 'x', ratio($rate{'observe 2'}, $rate{'observe 1'}));
+	$report->add($group, 'empty function: what this machine can do', 'x', ratio($rate{'empty 2'}, $rate{'empty 1'}));
+	$report->add($group, 'inc, two backends', '/s', $rate{'inc 2'});
+}
+
+# A batch of 1,000 samples, each in a transaction of its own
+sub batches
+{
+	my ($report, $cluster) = @_;
+	my $session = new_session($cluster, 1);
+	my $repeats = size('batch_repeats');
+	my @ways = (
+		'empty', 'record', 'insert', 'insert indexed', 'insert arrays', 'insert values', 'record from text',
+		'insert from text');
+	my $microseconds = sub { return $session->sql("call bench.take_batch('$_[0]', $repeats, null)") };
+
+	progress("batches: @{[size('batch_rounds')]} rounds of $repeats batches of 1,000 samples");
+	$microseconds->($_) for @ways;
+	my %us = rounds(size('batch_rounds'), \@ways, $microseconds);
+	$session->close;
+
+	my $group = 'record with 1,000 samples, per sample';
+	$report->add($group, 'record', 'us', $us{record}, at_most => 1);
+	$report->add($group, 'INSERT of the same 1,000 rows, in times of it', 'x', ratio($us{insert}, $us{record}),
+		at_least => 5);
+	$report->add($group, '... into a table with a primary key and an index', 'x',
+		ratio($us{'insert indexed'}, $us{record}));
+	$report->add($group, '... from arrays', 'x', ratio($us{'insert arrays'}, $us{record}));
+	$report->add($group, '... as one statement of 1,000 VALUES', 'x', ratio($us{'insert values'}, $us{record}));
+	$report->add($group, '... both given JSON text to parse first', 'x',
+		ratio($us{'insert from text'}, $us{'record from text'}));
+	$report->add($group, 'record, from JSON text', 'us', $us{'record from text'});
+	$report->add($group, 'INSERT of 1,000 rows from the same jsonb', 'us', $us{insert});
+	$report->add($group, 'INSERT of 1,000 rows from arrays', 'us', $us{'insert arrays'});
+	$report->add($group, 'INSERT of 1,000 rows as VALUES', 'us', $us{'insert values'});
+	$report->add($group, 'empty function', 'us', $us{empty});
+}
+
+# Shared memory of a series, from clusters of different size; that it is real,
+# by filling one; and prometheus() in the others
+sub memory_and_exposition
+{
+	my ($report) = @_;
+	my $group = 'shared memory';
+	my $small = Cluster->start(sized(10_000, 2_000));
+	my $more_series = Cluster->start(sized(20_000, 2_000));
+	my $more_histograms = Cluster->start(sized(10_000, 4_000));
+	my ($small_session, $series_session, $histograms_session) =
+	  map { new_session($_) } $small, $more_series, $more_histograms;
+	my ($bytes, $bytes_series, $bytes_histograms) =
+	  map { $_->sql('select shared_memory_bytes from meshhook_metrics.status()') } $small_session, $series_session,
+	  $histograms_session;
+
+	progress('shared memory: three clusters, one filled');
+	my $counter = ($bytes_series - $bytes) / 10_000;
+	my $histogram = $counter + ($bytes_histograms - $bytes) / 2_000;
+	$report->add($group, 'a counter, labels of 64 bytes included', 'bytes', [$counter], at_most => 320);
+	$report->add($group, 'a histogram, likewise', 'bytes', [$histogram], at_most => 4_600);
+
+	$small_session->sql("\\i sql/fill_registry.sql\n");
+	my ($series, $histograms, $discarded) = split /\|/,
+	  $small_session->sql('select series_used, histograms_used, discarded from bench.registry()');
+	$report->add($group, 'series with such labels that max_series = 10,000 holds', 'series', [$series],
+		at_least => 10_000);
+	$report->add($group, 'of them histograms, with max_histograms = 2,000', 'series', [$histograms], at_least => 2_000);
+	$report->add($group, 'samples discarded while filling both', 'samples', [$discarded], at_most => 0);
+	$report->add($group, 'the whole region, 10,000 series and 2,000 histograms', 'MB', [ $bytes / 1e6 ]);
+	$small_session->close;
+	$small->stop;
+
+	exposition($report, $series_session, 'over 10,000 counters of 100 tenants', 'sql/fill_counters.sql', 10_000, 25);
+	$more_series->stop;
+	exposition($report, $histograms_session, 'over 1,000 histograms', 'sql/fill_histograms.sql', 1_000, 40);
+	$more_histograms->stop;
+}
+
+sub sized
+{
+	my ($max_series, $max_histograms) = @_;
+	return (
+		'meshhook_metrics.max_series' => $max_series,
+		'meshhook_metrics.max_histograms' => $max_histograms,
+	);
+}
+
+sub exposition
+{
+	my ($report, $session, $what, $fill, $series, $at_most) = @_;
+	my $milliseconds = sub {
+		return $session->sql("select bench.nanoseconds('select length(meshhook_metrics.prometheus())')") / 1e6;
+	};
+
+	progress("prometheus() $what");
+	$session->sql("\\i $fill\n");
+	my $found = $session->sql('select count(*) from bench.exposed_series()');
+	die "prometheus() shows $found series $what.\n" if $found != $series;
+	$milliseconds->();
+	my @milliseconds = map { $milliseconds->() } 1 .. size('exposition_rounds');
+	my $bytes = $session->sql('select octet_length(meshhook_metrics.prometheus())');
+	$report->add('prometheus()', $what, 'ms', \@milliseconds, at_most => $at_most);
+	$report->add('prometheus()', '... its text', 'MB', [ $bytes / 1e6 ]);
+	$session->close;
+}
+
+1;

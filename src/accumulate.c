@@ -1,0 +1,489 @@
+/*-------------------------------------------------------------------------
+ *
+ * accumulate.c
+ *	  Adding one sample to a series, and reading what has been added.
+ *
+ * Owns the stripes, the cells and the atomics of series and histograms.
+ * Called with a series' number and generation by everything that records,
+ * and by everything that reads.  No function here allocates, raises an error
+ * or makes a system call, but for the one that waits.
+ *
+ * Stripes.  Every series has a cell (count and sum) in each stripe, and a
+ * process adds to the cell of whatever stripe it holds, so two processes on
+ * one series write to different cache lines.  A stripe is held by one
+ * process at a time, for about twenty instructions.  Who finds its stripe
+ * held takes another one and stays with that; only when all are held, each
+ * by a process that was descheduled within those instructions, does it wait.
+ *
+ * Killed at any instruction.  The holder of a stripe notes in the stripe what
+ * the cell will hold afterwards (the intent) before it changes anything.
+ * Stores of one process reach memory in program order as far as anybody can
+ * tell who looks after it is dead, so the compiler barriers below are all
+ * that recovery needs.  Everything that an intent covers is either idempotent
+ * (cell and discard counter get the noted value; min and max) or detectable:
+ * the bucket of a histogram is added to atomically, since it belongs to all
+ * stripes, and whether that has happened shows in the phase, and for the two
+ * instructions in between in the difference between the sum of the buckets
+ * and the sum of the cells' counts, which are equal whenever no sample is
+ * half-way.  Thus a sample is in all of count, sum, bucket, min and max, or
+ * in none of them.  A gauge's value is one atomic word, written before the
+ * intent: it is always exact, and at worst its statistics miss the sample.
+ *
+ * Retirement.  mhm_accumulate() compares the generation while it holds a
+ * stripe.  Who retires a series changes the generation first, then takes and
+ * leaves every stripe in turn (mhm_accumulate_quiesce).  A process that held
+ * a stripe before that has finished by then, and what it added is seen, by
+ * the acquire and release of the stripe; a process that takes it afterwards
+ * sees the new generation and adds nothing.  A generation comes again after
+ * 2^32 retirements of one slot.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <float.h>
+#include <math.h>
+
+#include "accumulate.h"
+#include "compat.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/pmsignal.h"
+
+#define SPINS_BEFORE_SLEEPING	200
+#define READ_ATTEMPTS			8
+
+/* The sum over all stripes, of which there are at most 1024, stays finite */
+#define LARGEST_CELL_SUM		(DBL_MAX / 1024)
+
+static uint32 my_stripe = MHM_NONE;
+
+/*
+ * Wait a moment for a stripe.  A process that lost its postmaster must not
+ * wait for a stripe whose holder was killed: nobody will clean up.
+ */
+static void
+wait_for_stripe(int *spins)
+{
+	if (++*spins < SPINS_BEFORE_SLEEPING)
+	{
+		pg_spin_delay();
+		return;
+	}
+	*spins = 0;
+	if (IsUnderPostmaster && !PostmasterIsAlive())
+		proc_exit(1);
+	pg_usleep(10);
+}
+
+/* The slow way to a stripe: go round until one is free */
+static pg_noinline uint32
+hold_another_stripe(void)
+{
+	uint32		stripes = mhm_region->geometry.stripes;
+	int			spins = 0;
+
+	if (my_stripe == MHM_NONE)
+		my_stripe = (uint32) Max(mhm_process_number_compat(), 0) % stripes;
+	for (;;)
+	{
+		for (uint32 i = 0; i < stripes; i++)
+		{
+			uint32		number = (my_stripe + i) % stripes;
+			pg_atomic_flag *lock = &mhm_stripes[number].stripe.lock;
+
+			if (pg_atomic_unlocked_test_flag(lock) && pg_atomic_test_set_flag(lock))
+			{
+				my_stripe = number;
+				return number;
+			}
+		}
+		wait_for_stripe(&spins);
+	}
+}
+
+static inline uint32
+hold_stripe(void)
+{
+	if (likely(my_stripe != MHM_NONE &&
+			   pg_atomic_test_set_flag(&mhm_stripes[my_stripe].stripe.lock)))
+		return my_stripe;
+	return hold_another_stripe();
+}
+
+/* For those who need this very stripe: readers and retirement */
+static void
+hold_this_stripe(uint32 number)
+{
+	pg_atomic_flag *lock = &mhm_stripes[number].stripe.lock;
+	int			spins = 0;
+
+	while (!pg_atomic_test_set_flag(lock))
+		wait_for_stripe(&spins);
+}
+
+/* A release: what was written while holding is seen by the next holder */
+static inline void
+leave_stripe(uint32 number)
+{
+	pg_atomic_clear_flag(&mhm_stripes[number].stripe.lock);
+}
+
+/*
+ * Lower (or raise) an extreme.  Idempotent; relaxed order is enough, since
+ * the word is all there is to it.
+ */
+static inline void
+extend_min(pg_atomic_uint64 *min, double value)
+{
+	uint64		seen = pg_atomic_read_u64(min);
+
+	while (value < mhm_float8_of_bits(seen))
+		if (pg_atomic_compare_exchange_u64(min, &seen, mhm_bits_of_float8(value)))
+			break;
+}
+
+static inline void
+extend_max(pg_atomic_uint64 *max, double value)
+{
+	uint64		seen = pg_atomic_read_u64(max);
+
+	while (value > mhm_float8_of_bits(seen))
+		if (pg_atomic_compare_exchange_u64(max, &seen, mhm_bits_of_float8(value)))
+			break;
+}
+
+/*
+ * Change a gauge's value, and say what it is now; false, and no change, if
+ * it would be infinite.
+ */
+static inline bool
+change_gauge(MhmSeries *series, MhmOperation operation, double *value)
+{
+	uint64		seen;
+	double		sum;
+
+	if (operation == MHM_GAUGE_SET)
+	{
+		pg_atomic_write_u64(&series->last, mhm_bits_of_float8(*value));
+		return true;
+	}
+	seen = pg_atomic_read_u64(&series->last);
+	do
+	{
+		sum = mhm_float8_of_bits(seen) + *value;
+		if (unlikely(isinf(sum)))
+			return false;
+	} while (!pg_atomic_compare_exchange_u64(&series->last, &seen, mhm_bits_of_float8(sum)));
+	*value = sum;
+	return true;
+}
+
+/* Which count of a histogram a value belongs to */
+static inline uint32
+count_of_value(const MhmHistogramBody *body, double value)
+{
+	int32		bucket;
+
+	if (value <= 0.0)
+		return MHM_COUNT_ZERO;
+	bucket = mhm_bucket_index(value) - body->min_exponent * MHM_BUCKETS_PER_OCTAVE - 1;
+	if (bucket < 0)
+		return MHM_COUNT_ZERO;
+	if (bucket >= MHM_HISTOGRAM_BUCKETS)
+		return MHM_COUNT_OVERFLOW;
+	return (uint32) bucket;
+}
+
+static inline void
+note_time(MhmSeries *series, TimestampTz now)
+{
+	/* Once a second is enough, and keeps this line shared between caches */
+	if (now - (TimestampTz) pg_atomic_read_u64(&series->updated_at) >= USECS_PER_SEC)
+		pg_atomic_write_u64(&series->updated_at, (uint64) now);
+}
+
+/* Count a discard in a stripe that is held, when nothing else is at stake */
+static inline void
+discard_in(MhmStripe *stripe, MhmDiscardReason reason)
+{
+	stripe->discarded[reason]++;
+}
+
+/*
+ * Add a sample to a series: `calls` of them that sum up to value, for
+ * MHM_INC; exactly one for the other operations.  The value is finite, and
+ * the operation fits the kind: the callers have seen to that.
+ *
+ * False when the series was retired since the target was looked up: nothing
+ * was added then, look it up again.
+ */
+bool
+mhm_accumulate(const MhmTarget *target, MhmOperation operation, double value,
+			   uint64 calls, TimestampTz now)
+{
+	uint32		number = hold_stripe();
+	MhmStripe  *stripe = &mhm_stripes[number].stripe;
+	MhmIntent  *intent = &stripe->intent;
+	MhmSeries  *series = &mhm_series[target->series];
+	MhmCell    *cell = mhm_cell(number, target->series);
+	double		sum;
+	bool		in_range;
+
+	if (unlikely(pg_atomic_read_u32(&series->generation) != target->generation))
+	{
+		leave_stripe(number);
+		return false;
+	}
+
+	if (operation == MHM_GAUGE_SET || operation == MHM_GAUGE_ADD)
+	{
+		in_range = change_gauge(series, operation, &value);
+		sum = cell->sum + value;
+		/* Rather a mean that is off than a gauge that cannot be set */
+		if (unlikely(fabs(sum) > LARGEST_CELL_SUM))
+			sum = cell->sum;
+	}
+	else
+	{
+		sum = cell->sum + value;
+		in_range = fabs(sum) <= LARGEST_CELL_SUM;
+	}
+	if (unlikely(!in_range))
+	{
+		discard_in(stripe, MHM_DISCARD_OUT_OF_RANGE);
+		leave_stripe(number);
+		return true;
+	}
+
+	intent->series = target->series;
+	intent->bucket = MHM_NONE;
+	intent->count = cell->count + calls;
+	intent->sum = sum;
+	intent->value = value;
+	intent->reason = target->reason;
+	if (unlikely(target->reason != MHM_DISCARD_NONE))
+		intent->discarded = stripe->discarded[target->reason] + calls;
+	if (operation == MHM_OBSERVE)
+	{
+		MhmHistogramBody *body = &mhm_histograms[series->histogram];
+
+		intent->bucket = count_of_value(body, value);
+		pg_compiler_barrier();
+		intent->phase = MHM_INTENT_ARMED;
+		pg_compiler_barrier();
+		pg_atomic_fetch_add_u64(&body->counts[intent->bucket], 1);
+		pg_compiler_barrier();
+		intent->phase = MHM_INTENT_BUCKET_COUNTED;
+	}
+	else
+	{
+		pg_compiler_barrier();
+		intent->phase = MHM_INTENT_ARMED;
+	}
+	pg_compiler_barrier();
+	cell->count = intent->count;
+	cell->sum = sum;
+	if (operation != MHM_INC)
+	{
+		extend_min(&series->min, value);
+		extend_max(&series->max, value);
+	}
+	if (unlikely(target->reason != MHM_DISCARD_NONE))
+		stripe->discarded[target->reason] = intent->discarded;
+	pg_compiler_barrier();
+	intent->phase = MHM_INTENT_NONE;
+
+	note_time(series, now);
+	leave_stripe(number);
+	return true;
+}
+
+/* Count a sample that goes nowhere */
+void
+mhm_accumulate_discard(MhmDiscardReason reason)
+{
+	uint32		number = hold_stripe();
+
+	discard_in(&mhm_stripes[number].stripe, reason);
+	leave_stripe(number);
+}
+
+/* Return after everybody who held a stripe when we were called has left it */
+void
+mhm_accumulate_quiesce(void)
+{
+	/* The generations changed by the caller come before the first stripe */
+	pg_memory_barrier();
+	for (uint32 i = 0; i < mhm_region->geometry.stripes; i++)
+	{
+		hold_this_stripe(i);
+		leave_stripe(i);
+	}
+}
+
+/* Empty a slot that nobody records to: not in use yet, or not any more */
+void
+mhm_accumulate_clear(uint32 number)
+{
+	MhmSeries  *series = &mhm_series[number];
+
+	for (uint32 i = 0; i < mhm_region->geometry.stripes; i++)
+		memset(mhm_cell(i, number), 0, sizeof(MhmCell));
+	pg_atomic_write_u64(&series->last, 0);
+	pg_atomic_write_u64(&series->min, mhm_bits_of_float8(INFINITY));
+	pg_atomic_write_u64(&series->max, mhm_bits_of_float8(-INFINITY));
+	series->flushed_count = 0;
+	series->flushed_sum = 0;
+	if (series->histogram != MHM_NONE)
+	{
+		MhmHistogramBody *body = &mhm_histograms[series->histogram];
+
+		for (int bucket = 0; bucket < MHM_COUNTS; bucket++)
+		{
+			pg_atomic_write_u64(&body->counts[bucket], 0);
+			body->flushed[bucket] = 0;
+		}
+	}
+}
+
+/* Sum up the cells of a series; each is read whole, at a moment of its own */
+static void
+read_cells(uint32 series, uint64 *count, double *sum)
+{
+	*count = 0;
+	*sum = 0;
+	for (uint32 i = 0; i < mhm_region->geometry.stripes; i++)
+	{
+		MhmCell    *cell = mhm_cell(i, series);
+
+		hold_this_stripe(i);
+		*count += cell->count;
+		*sum += cell->sum;
+		leave_stripe(i);
+	}
+}
+
+/*
+ * Read the totals of a series, and with counts the buckets of a histogram.
+ *
+ * A bucket and its cell change together within one holding of a stripe.  So
+ * when no cell changed between two readings of all cells (their counts only
+ * grow), the buckets read in between belong to exactly those cells.  Under a
+ * load that never leaves such a gap the last attempt stands: then count is
+ * still the sum of the buckets that are returned, and sum may lead or lag by
+ * the samples of the microsecond of reading.
+ */
+void
+mhm_accumulate_read(uint32 number, MhmTotals *totals, uint64 *counts)
+{
+	MhmSeries  *series = &mhm_series[number];
+
+	read_cells(number, &totals->count, &totals->sum);
+	if (series->histogram != MHM_NONE && counts != NULL)
+	{
+		MhmHistogramBody *body = &mhm_histograms[series->histogram];
+
+		for (int attempt = 0; attempt < READ_ATTEMPTS; attempt++)
+		{
+			uint64		before = totals->count;
+			uint64		in_buckets = 0;
+
+			for (int bucket = 0; bucket < MHM_COUNTS; bucket++)
+			{
+				counts[bucket] = pg_atomic_read_u64(&body->counts[bucket]);
+				in_buckets += counts[bucket];
+			}
+			read_cells(number, &totals->count, &totals->sum);
+			if (totals->count == before)
+				break;
+			if (attempt == READ_ATTEMPTS - 1)
+				totals->count = in_buckets;
+		}
+	}
+
+	totals->last = mhm_float8_of_bits(pg_atomic_read_u64(&series->last));
+	totals->min = mhm_float8_of_bits(pg_atomic_read_u64(&series->min));
+	totals->max = mhm_float8_of_bits(pg_atomic_read_u64(&series->max));
+	totals->updated_at = (TimestampTz) pg_atomic_read_u64(&series->updated_at);
+}
+
+void
+mhm_accumulate_read_discarded(uint64 discarded[MHM_DISCARD_REASONS])
+{
+	memset(discarded, 0, sizeof(uint64) * MHM_DISCARD_REASONS);
+	for (uint32 i = 0; i < mhm_region->geometry.stripes; i++)
+	{
+		hold_this_stripe(i);
+		for (int reason = 0; reason < MHM_DISCARD_REASONS; reason++)
+			discarded[reason] += mhm_stripes[i].stripe.discarded[reason];
+		leave_stripe(i);
+	}
+}
+
+/* By how much the buckets of a series' histogram lag behind its cells */
+static int64
+missing_in_buckets(uint32 number)
+{
+	MhmHistogramBody *body = &mhm_histograms[mhm_series[number].histogram];
+	int64		missing = 0;
+
+	for (uint32 i = 0; i < mhm_region->geometry.stripes; i++)
+		missing += (int64) mhm_cell(i, number)->count;
+	for (int bucket = 0; bucket < MHM_COUNTS; bucket++)
+		missing -= (int64) pg_atomic_read_u64(&body->counts[bucket]);
+	return missing;
+}
+
+/*
+ * Finish what processes were doing when they were killed.  Nobody else uses
+ * the region now.  The intents have been checked: what they point to exists.
+ *
+ * When two processes died between the same two instructions on one histogram,
+ * the difference says how many of their samples are missing but not which;
+ * then the first ones found are added, so that every total is right.
+ */
+void
+mhm_accumulate_redo(void)
+{
+	uint32		stripes = mhm_region->geometry.stripes;
+
+	for (uint32 i = 0; i < stripes; i++)
+	{
+		MhmStripe  *stripe = &mhm_stripes[i].stripe;
+		MhmIntent  *intent = &stripe->intent;
+		MhmSeries  *series = &mhm_series[intent->series];
+		MhmCell    *cell;
+
+		if (intent->phase == MHM_INTENT_NONE)
+			continue;
+		cell = mhm_cell(i, intent->series);
+		cell->count = intent->count;
+		cell->sum = intent->sum;
+		if (series->kind != MHM_COUNTER)
+		{
+			extend_min(&series->min, intent->value);
+			extend_max(&series->max, intent->value);
+		}
+		if (intent->reason != MHM_DISCARD_NONE)
+			stripe->discarded[intent->reason] = intent->discarded;
+	}
+
+	for (uint32 i = 0; i < stripes; i++)
+	{
+		MhmIntent  *intent = &mhm_stripes[i].stripe.intent;
+
+		if (intent->phase == MHM_INTENT_ARMED && intent->bucket != MHM_NONE &&
+			missing_in_buckets(intent->series) > 0)
+		{
+			MhmHistogramBody *body = &mhm_histograms[mhm_series[intent->series].histogram];
+
+			pg_atomic_fetch_add_u64(&body->counts[intent->bucket], 1);
+		}
+		pg_compiler_barrier();
+		intent->phase = MHM_INTENT_NONE;
+	}
+
+	for (uint32 i = 0; i < stripes; i++)
+		pg_atomic_init_flag(&mhm_stripes[i].stripe.lock);
+}

@@ -1,0 +1,70 @@
+/*-------------------------------------------------------------------------
+ *
+ * meshhook_metrics.c
+ *	  Webhook and workflow metrics in shared memory
+ *
+ * The way of one sample through these files:
+ *
+ *	  record.c, recordbatch.c	the SQL call: arguments are checked
+ *	  cache.c					the backend knows the key, or asks
+ *	  registry.c, metrics.c		what series and metrics there are
+ *	  accumulate.c				the sample is added, atomically
+ *	  transaction.c				... or at the commit
+ *	  collect.c					all of it copied out
+ *	  snapshot.c, prometheus.c	... and shown
+ *
+ * Underneath lies the shared region: region.c makes it and finds it again,
+ * regionlayout.c says where things are in it, regionrecover.c checks and
+ * repairs it, strings.c keeps its strings.  labels.c has the rules for names,
+ * settings.c the settings; histogram*.c are the SQL type histogram.
+ *
+ * This file owns the module's entry point only.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "compat.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "region.h"
+#include "settings.h"
+#include "storage/ipc.h"
+#include "transaction.h"
+
+MHM_MODULE_MAGIC;
+
+void		_PG_init(void);
+
+static shmem_request_hook_type previous_shmem_request_hook = NULL;
+static shmem_startup_hook_type previous_shmem_startup_hook = NULL;
+
+static void
+request_shared_memory(void)
+{
+	if (previous_shmem_request_hook)
+		previous_shmem_request_hook();
+	mhm_region_request();
+}
+
+static void
+start_shared_memory(void)
+{
+	if (previous_shmem_startup_hook)
+		previous_shmem_startup_hook();
+	mhm_region_startup();
+}
+
+void
+_PG_init(void)
+{
+	mhm_settings_define(process_shared_preload_libraries_in_progress);
+	mhm_transaction_init();
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+
+	previous_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = request_shared_memory;
+	previous_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = start_shared_memory;
+}

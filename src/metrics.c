@@ -1,0 +1,223 @@
+/*-------------------------------------------------------------------------
+ *
+ * metrics.c
+ *	  The metrics of the shared region: name, kind, help, unit, window.
+ *
+ * Owns the metric table and its hash chains.  Called by the registry when a
+ * series is looked up or made, and by describe().  A metric comes with its
+ * first use or with describe(); one that nobody described goes with its last
+ * series.
+ *
+ * Everything wants the registry lock: held at all to find, exclusively for
+ * the rest.  mhm_metric_describe() takes it itself.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "registry.h"
+#include "strings.h"
+
+/* The names under which a histogram's samples appear in the exposition */
+static const char *const histogram_suffixes[] = {"_bucket", "_sum", "_count"};
+
+uint32
+mhm_metric_hash(const char *name, uint32 length)
+{
+	return (uint32) mhm_hash_bytes(name, length, mhm_region->region_id);
+}
+
+/* The number of a metric, or MHM_NONE */
+uint32
+mhm_metric_find(const char *name, uint32 length)
+{
+	uint32		hash = mhm_metric_hash(name, length);
+	uint32		number = mhm_metric_heads[hash & (mhm_region->geometry.metric_heads - 1)];
+
+	while (number != MHM_NONE)
+	{
+		MhmMetric  *metric = &mhm_metrics[number];
+
+		if (metric->hash == hash && mhm_string_equals(metric->name, name, length))
+			return number;
+		number = metric->next;
+	}
+	return MHM_NONE;
+}
+
+static bool
+conflicts_with(uint32 number, MhmConflict *conflict)
+{
+	MhmMetric  *metric = &mhm_metrics[number];
+
+	conflict->kind = metric->kind;
+	mhm_string_copy(metric->name, conflict->metric);
+	conflict->metric[metric->name.length] = '\0';
+	return true;
+}
+
+/*
+ * Would a metric of this name and kind have samples of the same name as
+ * another metric's?  A histogram h exposes h_bucket, h_sum and h_count.
+ */
+static bool
+shares_sample_names(const char *name, uint32 length, MhmKind kind,
+					MhmConflict *conflict)
+{
+	for (int i = 0; i < lengthof(histogram_suffixes); i++)
+	{
+		const char *suffix = histogram_suffixes[i];
+		uint32		suffix_length = strlen(suffix);
+		uint32		number;
+
+		if (length > suffix_length &&
+			memcmp(name + length - suffix_length, suffix, suffix_length) == 0)
+		{
+			number = mhm_metric_find(name, length - suffix_length);
+			if (number != MHM_NONE && mhm_metrics[number].kind == MHM_HISTOGRAM)
+				return conflicts_with(number, conflict);
+		}
+		if (kind == MHM_HISTOGRAM)
+		{
+			char		sample[MHM_MAX_METRIC_LENGTH + 8];
+
+			memcpy(sample, name, length);
+			memcpy(sample + length, suffix, suffix_length);
+			number = mhm_metric_find(sample, length + suffix_length);
+			if (number != MHM_NONE)
+				return conflicts_with(number, conflict);
+		}
+	}
+	return false;
+}
+
+/* Make a metric that was not found */
+MhmFindResult
+mhm_metric_create(const char *name, uint32 length, MhmKind kind,
+				  uint32 *number, MhmConflict *conflict)
+{
+	MhmMetric  *metric;
+	MhmString	stored;
+	uint32	   *head;
+
+	if (shares_sample_names(name, length, kind, conflict))
+		return MHM_NAME_CONFLICT;
+	if (mhm_region->free_metric == MHM_NONE || !mhm_string_store(name, length, &stored))
+		return MHM_NOWHERE;
+
+	*number = mhm_region->free_metric;
+	metric = &mhm_metrics[*number];
+	mhm_region->free_metric = metric->next;
+	mhm_region->used_metrics++;
+	metric->hash = mhm_metric_hash(name, length);
+	metric->name = stored;
+	metric->help = metric->unit = (MhmString) {MHM_NONE, 0};
+	metric->series = 0;
+	metric->min_exponent = MHM_DEFAULT_MIN_EXPONENT;
+	metric->kind = kind;
+	metric->described = false;
+	head = &mhm_metric_heads[metric->hash & (mhm_region->geometry.metric_heads - 1)];
+	metric->next = *head;
+	*head = *number;
+
+	/* A process killed before this leaves a free slot to whoever recovers */
+	pg_write_barrier();
+	metric->live = true;
+	return MHM_FOUND;
+}
+
+/* Give a metric's slot back; it has no series any more */
+void
+mhm_metric_forget(uint32 number)
+{
+	MhmMetric  *metric = &mhm_metrics[number];
+	uint32	   *link = &mhm_metric_heads[metric->hash & (mhm_region->geometry.metric_heads - 1)];
+
+	metric->live = false;
+	pg_write_barrier();
+	while (*link != number)
+		link = &mhm_metrics[*link].next;
+	*link = metric->next;
+	mhm_string_free(metric->name);
+	mhm_string_free(metric->help);
+	mhm_string_free(metric->unit);
+	metric->next = mhm_region->free_metric;
+	mhm_region->free_metric = number;
+	mhm_region->used_metrics--;
+}
+
+/* Replace a text; whoever is killed half-way has replaced it or has not */
+static bool
+replace_text(MhmString *text, const char *data, uint32 length)
+{
+	MhmString	stored;
+	MhmString	before = *text;
+
+	if (data == NULL)
+		return true;
+	if (!mhm_string_store(data, length, &stored))
+		return false;
+
+	/* One store of eight bytes, as far as a killed process is concerned */
+	StaticAssertStmt(sizeof(MhmString) == sizeof(uint64), "fits a word");
+	memcpy(text, &stored, sizeof(stored));
+	pg_write_barrier();
+	mhm_string_free(before);
+	return true;
+}
+
+static MhmDescribeResult
+describe_locked(const char *name, uint32 length,
+				const MhmDescription *description, MhmConflict *conflict)
+{
+	uint32		number = mhm_metric_find(name, length);
+	MhmMetric  *metric;
+
+	if (number != MHM_NONE && mhm_metrics[number].kind != description->kind)
+	{
+		if (mhm_metrics[number].series > 0)
+		{
+			conflicts_with(number, conflict);
+			return MHM_DESCRIBE_KIND_CONFLICT;
+		}
+		mhm_metric_forget(number);
+		number = MHM_NONE;
+	}
+	if (number == MHM_NONE)
+	{
+		switch (mhm_metric_create(name, length, description->kind, &number, conflict))
+		{
+			case MHM_FOUND:
+				break;
+			case MHM_NAME_CONFLICT:
+				return MHM_DESCRIBE_NAME_CONFLICT;
+			default:
+				return MHM_DESCRIBE_NO_ROOM;
+		}
+	}
+	metric = &mhm_metrics[number];
+	if (description->min_exponent != NULL &&
+		*description->min_exponent != metric->min_exponent)
+	{
+		if (metric->series > 0)
+			return MHM_DESCRIBE_WINDOW_CONFLICT;
+		metric->min_exponent = *description->min_exponent;
+	}
+	metric->described = true;
+	if (!replace_text(&metric->help, description->help, description->help_length) ||
+		!replace_text(&metric->unit, description->unit, description->unit_length))
+		return MHM_DESCRIBE_NO_ROOM;
+	return MHM_DESCRIBED;
+}
+
+MhmDescribeResult
+mhm_metric_describe(const char *name, uint32 length,
+					const MhmDescription *description, MhmConflict *conflict)
+{
+	MhmDescribeResult result;
+
+	LWLockAcquire(mhm_registry_lock, LW_EXCLUSIVE);
+	result = describe_locked(name, length, description, conflict);
+	LWLockRelease(mhm_registry_lock);
+	return result;
+}

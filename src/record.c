@@ -1,0 +1,229 @@
+/*-------------------------------------------------------------------------
+ *
+ * record.c
+ *	  inc(), gauge_set(), gauge_add(), observe(), observe_since()
+ *
+ * Owns the way of one sample from its SQL call to the accumulator: check the
+ * value, find the series (cache.c), and add to it now (accumulate.c) or at
+ * the commit (transaction.c).  Called by workflow code.  Touches no disk,
+ * takes no lock once a series is known.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/xact.h"
+#include "fmgr.h"
+#include "labels.h"
+#include "record.h"
+#include "settings.h"
+#include "transaction.h"
+#include "utils/builtins.h"
+#include "utils/float.h"
+#include "utils/timestamp.h"
+
+PG_FUNCTION_INFO_V1(mhm_inc);
+PG_FUNCTION_INFO_V1(mhm_gauge_set);
+PG_FUNCTION_INFO_V1(mhm_gauge_add);
+PG_FUNCTION_INFO_V1(mhm_observe);
+PG_FUNCTION_INFO_V1(mhm_observe_since);
+
+/* Positions of the arguments, which all these functions share */
+#define ARG_METRIC	0
+#define ARG_VALUE	1
+#define ARG_LABELS	2
+#define ARG_TENANT	3
+
+MhmKind
+mhm_operation_kind(MhmOperation operation)
+{
+	switch (operation)
+	{
+		case MHM_INC:
+			return MHM_COUNTER;
+		case MHM_OBSERVE:
+			return MHM_HISTOGRAM;
+		default:
+			return MHM_GAUGE;
+	}
+}
+
+static bool
+report_value(const char *message, const char *hint, double value,
+			 const char *metric, uint32 metric_length)
+{
+	ereport(mhm_mistake_level(),
+			errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+			errmsg(message, pnstrdup(metric, Min(metric_length, MHM_MAX_METRIC_LENGTH)),
+				   float8out_internal(value)),
+			errhint("%s", hint));
+	return false;
+}
+
+/* Check a sample's value; false after a warning */
+bool
+mhm_value_check(MhmOperation operation, double value,
+				const char *metric, uint32 metric_length)
+{
+	if (likely(isfinite(value) && value >= 0.0))
+		return true;
+	if (!isfinite(value))
+		return report_value("metric \"%s\" cannot take the value %s",
+							"Values are finite numbers.",
+							value, metric, metric_length);
+	if (operation == MHM_INC)
+		return report_value("counter \"%s\" cannot be incremented by %s",
+							"Counters only grow; use a gauge for what goes up and down.",
+							value, metric, metric_length);
+	if (operation == MHM_OBSERVE)
+		return report_value("histogram \"%s\" cannot take the negative value %s",
+							"Histograms are of durations, sizes and the like; use a gauge for what can be negative.",
+							value, metric, metric_length);
+	return true;
+}
+
+/* Add a checked sample to the series that was found for it */
+void
+mhm_count_sample(const MhmSampleKey *key, MhmTarget *target,
+				 MhmOperation operation, double value)
+{
+	if (mhm_on_commit)
+	{
+		mhm_transaction_add(key, target, operation, value);
+		return;
+	}
+	for (;;)
+	{
+		if (unlikely(target->series == MHM_NONE))
+		{
+			mhm_accumulate_discard(target->reason);
+			return;
+		}
+		if (likely(mhm_accumulate(target, operation, value, 1,
+								  GetCurrentStatementStartTimestamp())))
+			return;
+		mhm_cache_retarget(key, mhm_operation_kind(operation), target);
+	}
+}
+
+static bool
+report_null(const char *argument)
+{
+	ereport(mhm_mistake_level(),
+			errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			errmsg("%s must not be null", argument),
+			errhint("Only the tenant may be null: the session's tenant, else the platform itself."));
+	return false;
+}
+
+/* Take the arguments apart; false after a warning */
+static bool
+read_arguments(FunctionCallInfo fcinfo, MhmSampleKey *key)
+{
+	text	   *metric;
+	Jsonb	   *labels;
+
+	if (unlikely(PG_ARGISNULL(ARG_METRIC)))
+		return report_null("metric");
+	if (unlikely(PG_ARGISNULL(ARG_VALUE)))
+		return report_null("value");
+	if (unlikely(PG_ARGISNULL(ARG_LABELS)))
+		return report_null("labels");
+
+	metric = PG_GETARG_TEXT_PP(ARG_METRIC);
+	labels = PG_GETARG_JSONB_P(ARG_LABELS);
+	key->metric = VARDATA_ANY(metric);
+	key->metric_length = VARSIZE_ANY_EXHDR(metric);
+	key->labels = VARDATA(labels);
+	key->labels_length = VARSIZE(labels) - VARHDRSZ;
+	key->tenant = PG_ARGISNULL(ARG_TENANT) ? mhm_session_tenant() :
+		PG_GETARG_UUID_P(ARG_TENANT);
+	return true;
+}
+
+static inline bool
+record_sample(FunctionCallInfo fcinfo, MhmOperation operation, double value,
+			  const MhmSampleKey *key)
+{
+	MhmTarget	target;
+
+	if (!mhm_value_check(operation, value, key->metric, key->metric_length) ||
+		!mhm_cache_find(key, mhm_operation_kind(operation), &target))
+		return false;
+	mhm_count_sample(key, &target, operation, value);
+	return true;
+}
+
+static inline Datum
+record_argument(FunctionCallInfo fcinfo, MhmOperation operation)
+{
+	MhmSampleKey key;
+
+	if (unlikely(mhm_region == NULL))
+		mhm_region_require();
+	if (unlikely(!mhm_enabled))
+		PG_RETURN_VOID();
+	if (unlikely(!read_arguments(fcinfo, &key) ||
+				 !record_sample(fcinfo, operation, PG_GETARG_FLOAT8(ARG_VALUE), &key)))
+		mhm_accumulate_discard(MHM_DISCARD_INVALID);
+	PG_RETURN_VOID();
+}
+
+Datum
+mhm_inc(PG_FUNCTION_ARGS)
+{
+	return record_argument(fcinfo, MHM_INC);
+}
+
+Datum
+mhm_gauge_set(PG_FUNCTION_ARGS)
+{
+	return record_argument(fcinfo, MHM_GAUGE_SET);
+}
+
+Datum
+mhm_gauge_add(PG_FUNCTION_ARGS)
+{
+	return record_argument(fcinfo, MHM_GAUGE_ADD);
+}
+
+Datum
+mhm_observe(PG_FUNCTION_ARGS)
+{
+	return record_argument(fcinfo, MHM_OBSERVE);
+}
+
+/* Observe the seconds since a time; a clock that was set back makes it 0 */
+Datum
+mhm_observe_since(PG_FUNCTION_ARGS)
+{
+	MhmSampleKey key;
+	bool		recorded = false;
+
+	mhm_region_require();
+	if (!mhm_enabled)
+		PG_RETURN_VOID();
+	if (read_arguments(fcinfo, &key))
+	{
+		TimestampTz started = PG_GETARG_TIMESTAMPTZ(ARG_VALUE);
+
+		if (TIMESTAMP_NOT_FINITE(started))
+			ereport(mhm_mistake_level(),
+					errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+					errmsg("metric \"%s\" cannot have started at %s",
+						   pnstrdup(key.metric, Min(key.metric_length, MHM_MAX_METRIC_LENGTH)),
+						   timestamptz_to_str(started)),
+					errhint("Give the time at which the work began, as clock_timestamp() told it."));
+		else
+		{
+			double		elapsed = (double) (GetCurrentTimestamp() - started) / USECS_PER_SEC;
+
+			recorded = record_sample(fcinfo, MHM_OBSERVE, Max(elapsed, 0.0), &key);
+		}
+	}
+	if (!recorded)
+		mhm_accumulate_discard(MHM_DISCARD_INVALID);
+	PG_RETURN_VOID();
+}

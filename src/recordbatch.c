@@ -1,0 +1,285 @@
+/*-------------------------------------------------------------------------
+ *
+ * recordbatch.c
+ *	  record(): many samples in one call
+ *
+ * Owns the reading of a batch.  All samples are read, checked and given
+ * their series before the first is counted, so that a mistake in one leaves
+ * nothing of the batch; series that an aborted batch made have no samples
+ * and are not shown to anybody.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "record.h"
+#include "settings.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
+
+PG_FUNCTION_INFO_V1(mhm_record);
+
+typedef struct BatchSample
+{
+	MhmSampleKey key;
+	MhmTarget	target;
+	MhmOperation operation;
+	double		value;
+	pg_uuid_t	tenant;
+} BatchSample;
+
+/* The fields of an element, found or not */
+typedef enum BatchField
+{
+	FIELD_OP,
+	FIELD_METRIC,
+	FIELD_VALUE,
+	FIELD_LABELS,
+	FIELD_TENANT,
+	FIELDS
+} BatchField;
+
+static const char *const field_names[FIELDS] = {"op", "metric", "value", "labels", "tenant"};
+
+static const struct
+{
+	const char *name;
+	MhmOperation operation;
+}			operations[] =
+{
+	{"inc", MHM_INC},
+	{"gauge_set", MHM_GAUGE_SET},
+	{"gauge_add", MHM_GAUGE_ADD},
+	{"observe", MHM_OBSERVE}
+};
+
+/* '{}' as a jsonb has it */
+static const uint32 no_labels = JB_FOBJECT;
+
+static inline bool
+is_string(const JsonbValue *json, const char *string)
+{
+	return (int) strlen(string) == json->val.string.len &&
+		memcmp(json->val.string.val, string, json->val.string.len) == 0;
+}
+
+static bool
+report_element(const char *detail)
+{
+	ereport(mhm_mistake_level(),
+			errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			errmsg("this is not a sample"),
+			errdetail("%s", detail),
+			errhint("Write elements as in {\"op\": \"inc\", \"metric\": \"runs_total\", \"value\": 1, \"labels\": {\"status\": \"ok\"}, \"tenant\": \"00000000-0000-0000-0000-000000000000\"}; nothing of the batch was counted."));
+	return false;
+}
+
+/* Put the fields of an element into their places */
+static bool
+split_element(JsonbContainer *element, JsonbValue *fields, uint32 *present)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(element);
+	JsonbIteratorToken token;
+	JsonbValue	json;
+
+	*present = 0;
+	while ((token = JsonbIteratorNext(&iterator, &json, true)) != WJB_DONE)
+	{
+		int			field = 0;
+
+		if (token != WJB_KEY)
+			continue;
+		while (field < FIELDS && !is_string(&json, field_names[field]))
+			field++;
+		if (field == FIELDS)
+			return report_element(psprintf("It has an unknown field \"%s\".",
+										   pnstrdup(json.val.string.val,
+													pg_mbcliplen(json.val.string.val,
+																 json.val.string.len, 200))));
+		(void) JsonbIteratorNext(&iterator, &fields[field], true);
+		if (fields[field].type != jbvNull || field == FIELD_VALUE || field == FIELD_LABELS)
+			*present |= 1 << field;
+	}
+	return true;
+}
+
+static bool
+read_operation(const JsonbValue *op, MhmOperation *operation)
+{
+	if (op->type == jbvString)
+	{
+		for (int i = 0; i < lengthof(operations); i++)
+			if (is_string(op, operations[i].name))
+			{
+				*operation = operations[i].operation;
+				return true;
+			}
+		return report_element(psprintf("Its \"op\" is \"%s\", not one of inc, gauge_set, gauge_add, observe.",
+									   pnstrdup(op->val.string.val,
+												pg_mbcliplen(op->val.string.val,
+															 op->val.string.len, 200))));
+	}
+	return report_element("Its \"op\" is not a string.");
+}
+
+static bool
+read_element(JsonbValue *element, BatchSample *sample)
+{
+	JsonbValue	fields[FIELDS];
+	uint32		present;
+
+	if (element->type != jbvBinary || !JsonContainerIsObject(element->val.binary.data))
+		return report_element("It is not an object.");
+	if (!split_element(element->val.binary.data, fields, &present))
+		return false;
+
+	if (!(present & 1 << FIELD_OP))
+		return report_element("It has no \"op\".");
+	if (!read_operation(&fields[FIELD_OP], &sample->operation))
+		return false;
+
+	if (!(present & 1 << FIELD_METRIC) || fields[FIELD_METRIC].type != jbvString)
+		return report_element("Its \"metric\" is missing or not a string.");
+	sample->key.metric = fields[FIELD_METRIC].val.string.val;
+	sample->key.metric_length = fields[FIELD_METRIC].val.string.len;
+
+	if (present & 1 << FIELD_VALUE)
+	{
+		if (fields[FIELD_VALUE].type != jbvNumeric)
+			return report_element("Its \"value\" is not a number.");
+		sample->value = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
+														   NumericGetDatum(fields[FIELD_VALUE].val.numeric)));
+	}
+	else if (sample->operation == MHM_INC)
+		sample->value = 1;
+	else
+		return report_element("It has no \"value\"; only inc can do without.");
+
+	sample->key.labels = (const char *) &no_labels;
+	sample->key.labels_length = sizeof(no_labels);
+	if (present & 1 << FIELD_LABELS)
+	{
+		if (fields[FIELD_LABELS].type != jbvBinary)
+			return report_element("Its \"labels\" are not an object.");
+		sample->key.labels = (const char *) fields[FIELD_LABELS].val.binary.data;
+		sample->key.labels_length = fields[FIELD_LABELS].val.binary.len;
+	}
+
+	sample->key.tenant = mhm_session_tenant();
+	if (present & 1 << FIELD_TENANT)
+	{
+		if (fields[FIELD_TENANT].type != jbvString ||
+			!mhm_parse_uuid(fields[FIELD_TENANT].val.string.val,
+							fields[FIELD_TENANT].val.string.len, &sample->tenant))
+			return report_element("Its \"tenant\" is not a UUID.");
+		sample->key.tenant = &sample->tenant;
+	}
+	return mhm_value_check(sample->operation, sample->value,
+						   sample->key.metric, sample->key.metric_length) &&
+		mhm_cache_find(&sample->key, mhm_operation_kind(sample->operation), &sample->target);
+}
+
+static bool
+read_batch(Jsonb *batch, BatchSample *samples, volatile int *number)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(&batch->root);
+	JsonbIteratorToken token;
+	JsonbValue	element;
+
+	*number = 0;
+	while ((token = JsonbIteratorNext(&iterator, &element, true)) != WJB_DONE)
+	{
+		if (token != WJB_ELEM)
+			continue;
+		++*number;
+		if (!read_element(&element, &samples[*number - 1]))
+			return false;
+		CHECK_FOR_INTERRUPTS();
+	}
+	return true;
+}
+
+/* Tells which element a warning is about */
+static void
+name_element(void *number)
+{
+	errcontext("element %d of the batch, of which nothing is counted",
+			   *(volatile int *) number);
+}
+
+/* Read the batch, and let an error tell which element it is about */
+static bool
+read_batch_or_name_element(Jsonb *batch, BatchSample *samples)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	volatile int number = 0;
+	volatile bool valid = false;
+	ErrorContextCallback context;
+
+	context.callback = name_element;
+	context.arg = (void *) &number;
+	context.previous = error_context_stack;
+	error_context_stack = &context;
+	PG_TRY();
+	{
+		valid = read_batch(batch, samples, &number);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		/* A cancelled query or a lack of memory is not about the element */
+		if (ERRCODE_TO_CATEGORY(geterrcode()) == ERRCODE_OPERATOR_INTERVENTION ||
+			ERRCODE_TO_CATEGORY(geterrcode()) == ERRCODE_INSUFFICIENT_RESOURCES)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		error->message = psprintf("element %d of the batch: %s", number, error->message);
+		ReThrowError(error);
+	}
+	PG_END_TRY();
+	error_context_stack = context.previous;
+	return valid;
+}
+
+Datum
+mhm_record(PG_FUNCTION_ARGS)
+{
+	Jsonb	   *batch;
+	BatchSample *samples;
+	int			count;
+
+	mhm_region_require();
+	if (!mhm_enabled)
+		PG_RETURN_INT32(0);
+	batch = PG_ARGISNULL(0) ? NULL : PG_GETARG_JSONB_P(0);
+	if (batch == NULL || !JB_ROOT_IS_ARRAY(batch) || JB_ROOT_IS_SCALAR(batch))
+	{
+		ereport(mhm_mistake_level(),
+				errcode(batch == NULL ? ERRCODE_NULL_VALUE_NOT_ALLOWED :
+						ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg(batch == NULL ? "batch must not be null" : "batch is not an array"),
+				errhint("Give an array of samples, as in '[{\"op\": \"inc\", \"metric\": \"runs_total\"}]'."));
+		mhm_accumulate_discard(MHM_DISCARD_INVALID);
+		PG_RETURN_INT32(0);
+	}
+	count = JB_ROOT_COUNT(batch);
+	samples = palloc_extended(Max(count, 1) * sizeof(BatchSample), MCXT_ALLOC_HUGE);
+
+	if (!read_batch_or_name_element(batch, samples))
+	{
+		for (int i = 0; i < count; i++)
+			mhm_accumulate_discard(MHM_DISCARD_INVALID);
+		PG_RETURN_INT32(0);
+	}
+	for (int i = 0; i < count; i++)
+		mhm_count_sample(&samples[i].key, &samples[i].target,
+						 samples[i].operation, samples[i].value);
+	pfree(samples);
+	PG_RETURN_INT32(count);
+}

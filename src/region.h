@@ -1,0 +1,277 @@
+/*-------------------------------------------------------------------------
+ *
+ * region.h
+ *	  The shared region: its layout, and how it outlives processes.
+ *
+ * One contiguous piece of memory, addressed by offsets and indexes only, in
+ * this order: header, stripes, metrics, series, tenant buckets, hash heads,
+ * cells (one array a stripe), histogram bodies, string chunks.
+ *
+ * Who may write what:
+ *	  header, metrics, series keys, chains, chunks	  the registry lock, exclusive
+ *	  cells, a stripe's intent and discards			  the holder of that stripe
+ *	  series' atomics, histogram counts				  anybody, atomically, while
+ *													  holding any stripe
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef MHM_REGION_H
+#define MHM_REGION_H
+
+#include "datatype/timestamp.h"
+#include "histogrambucket.h"
+#include "port/atomics.h"
+#include "storage/lwlock.h"
+#include "utils/uuid.h"
+
+#define MHM_REGION_MAGIC			UINT64CONST(0x4E4F494745524D48) /* "HMREGION" */
+#define MHM_LAYOUT_VERSION			1
+
+#define MHM_NONE					PG_UINT32_MAX	/* no index */
+#define MHM_CHUNK_PAYLOAD			28
+#define MHM_TENANT_BUCKETS			2048
+
+typedef enum MhmKind
+{
+	MHM_COUNTER = 1,
+	MHM_GAUGE,
+	MHM_HISTOGRAM
+} MhmKind;
+
+/* Why a sample did not reach the series that it was meant for */
+typedef enum MhmDiscardReason
+{
+	MHM_DISCARD_NONE = -1,
+	MHM_DISCARD_SERIES_LIMIT,	/* max_series reached */
+	MHM_DISCARD_TENANT_LIMIT,	/* max_series_per_tenant reached */
+	MHM_DISCARD_HISTOGRAM_LIMIT,	/* max_histograms reached */
+	MHM_DISCARD_LABEL_MEMORY,	/* no room for another set of labels */
+	MHM_DISCARD_METRIC_LIMIT,	/* too many metrics */
+	MHM_DISCARD_OVERFLOW_LIMIT, /* no room even for an overflow series */
+	MHM_DISCARD_OUT_OF_RANGE,	/* the sum would be infinite */
+	MHM_DISCARD_INVALID			/* a mistake, while on_error = warning */
+} MhmDiscardReason;
+
+#define MHM_DISCARD_REASONS			8
+
+/* A string in the chunk store; {MHM_NONE, 0} when empty */
+typedef struct MhmString
+{
+	uint32		chunk;
+	uint32		length;
+} MhmString;
+
+typedef struct MhmChunk
+{
+	uint32		next;
+	char		payload[MHM_CHUNK_PAYLOAD];
+} MhmChunk;
+
+typedef struct MhmMetric
+{
+	uint32		hash;
+	uint32		next;			/* in its hash chain, or in the free list */
+	MhmString	name;
+	MhmString	help;
+	MhmString	unit;
+	uint32		series;			/* how many series it has */
+	int16		min_exponent;	/* of its histograms' window */
+	uint8		kind;
+	uint8		live;
+	uint8		described;		/* outlives its series */
+} MhmMetric;
+
+/*
+ * One series.  The first cache line is its key and changes only when the
+ * series comes or goes; the second is written by those who record gauges
+ * and histograms.
+ */
+typedef struct MhmSeries
+{
+	pg_uuid_t	tenant;
+	uint32		hash;
+	uint32		metric;
+	MhmString	labels;			/* see labels.h for the encoding */
+	uint32		next;			/* in its hash chain, or in the free list */
+	uint32		histogram;		/* its body, or MHM_NONE */
+	pg_atomic_uint32 generation;	/* changes when the slot is retired */
+	uint8		kind;
+	uint8		live;
+	uint8		overflow;		/* the overflow series of its metric and tenant */
+	pg_atomic_uint64 updated_at;	/* TimestampTz, to the second */
+	uint64		reserved_key;
+
+	pg_atomic_uint64 last;		/* float8: a gauge's value */
+	pg_atomic_uint64 min;		/* float8: gauges and histograms */
+	pg_atomic_uint64 max;
+	uint64		flushed_count;	/* what storage holds already; the flushing */
+	double		flushed_sum;	/* process's own */
+	uint64		reserved[3];
+} MhmSeries;
+
+/* A series' share in one stripe */
+typedef struct MhmCell
+{
+	uint64		count;
+	double		sum;
+} MhmCell;
+
+#define MHM_COUNT_ZERO				MHM_HISTOGRAM_BUCKETS
+#define MHM_COUNT_OVERFLOW			(MHM_HISTOGRAM_BUCKETS + 1)
+#define MHM_COUNTS					(MHM_HISTOGRAM_BUCKETS + 2)
+
+typedef struct MhmHistogramBody
+{
+	uint32		next_free;
+	int32		min_exponent;
+	uint64		reserved;
+	pg_atomic_uint64 counts[MHM_COUNTS];
+	uint64		flushed[MHM_COUNTS];	/* what storage holds already */
+} MhmHistogramBody;
+
+/* How far the holder of a stripe has come with one sample */
+typedef enum MhmIntentPhase
+{
+	MHM_INTENT_NONE,
+	MHM_INTENT_ARMED,
+	MHM_INTENT_BUCKET_COUNTED
+} MhmIntentPhase;
+
+typedef struct MhmIntent
+{
+	uint32		phase;
+	uint32		series;
+	uint32		bucket;			/* a histogram's, else MHM_NONE */
+	int32		reason;			/* discard to count too, or -1 */
+	uint64		count;			/* what the cell holds afterwards */
+	double		sum;
+	double		value;			/* for min and max */
+	uint64		discarded;		/* what the discard counter holds afterwards */
+} MhmIntent;
+
+typedef struct MhmStripe
+{
+	pg_atomic_flag lock;
+	MhmIntent	intent;
+	uint64		discarded[MHM_DISCARD_REASONS];
+} MhmStripe;
+
+typedef union MhmStripePadded
+{
+	MhmStripe	stripe;
+	char		pad[PG_CACHE_LINE_SIZE * 2];
+} MhmStripePadded;
+
+/*
+ * Upper bound of the number of series of the tenants that hash here: below
+ * the quota nothing needs to be counted.  `full` remembers a tenant that was
+ * counted and found at its quota while the total was `full_total`.
+ */
+typedef struct MhmTenantBucket
+{
+	uint32		total;
+	uint32		full_total;
+	uint32		full_quota;
+	pg_uuid_t	full;
+} MhmTenantBucket;
+
+typedef struct MhmGeometry
+{
+	uint32		max_series;		/* ordinary series */
+	uint32		max_histograms; /* of them histograms */
+	uint32		series_slots;	/* with those kept for overflow series */
+	uint32		histogram_slots;
+	uint32		metric_slots;
+	uint32		series_heads;	/* powers of two */
+	uint32		metric_heads;
+	uint32		chunks;
+	uint32		stripes;
+} MhmGeometry;
+
+typedef struct MhmRegion
+{
+	uint64		magic;			/* written last when the region is made */
+	uint32		layout_version;
+	uint32		struct_sizes;	/* a checksum of sizeof() of all parts */
+	uint64		total_bytes;
+	uint64		system_identifier;
+	uint64		region_id;		/* random; also seeds the hashes */
+	uint64		incarnation;	/* which of two objects is the newer one */
+	MhmGeometry geometry;
+
+	/* Derived from the parts when a process attaches, and kept up to date */
+	uint32		used_series;	/* ordinary ones */
+	uint32		used_overflow_series;
+	uint32		used_histograms;
+	uint32		used_metrics;
+	uint32		used_chunks;
+	uint32		free_series;
+	uint32		free_histogram;
+	uint32		free_metric;
+	uint32		free_chunk;
+
+	/* Moves when room appears: then overflowing samples try again */
+	pg_atomic_uint32 room_epoch;
+	TimestampTz last_retirement;
+} MhmRegion;
+
+/* This process's view of the region; NULL where there is none */
+extern PGDLLIMPORT MhmRegion *mhm_region;
+extern PGDLLIMPORT MhmStripePadded *mhm_stripes;
+extern PGDLLIMPORT MhmMetric *mhm_metrics;
+extern PGDLLIMPORT MhmSeries *mhm_series;
+extern PGDLLIMPORT MhmTenantBucket *mhm_tenant_buckets;
+extern PGDLLIMPORT uint32 *mhm_series_heads;
+extern PGDLLIMPORT uint32 *mhm_metric_heads;
+extern PGDLLIMPORT MhmCell *mhm_cells;
+extern PGDLLIMPORT MhmHistogramBody *mhm_histograms;
+extern PGDLLIMPORT MhmChunk *mhm_chunks;
+
+extern PGDLLIMPORT LWLock *mhm_registry_lock;
+
+static inline MhmCell *
+mhm_cell(uint32 stripe, uint32 series)
+{
+	return &mhm_cells[(Size) stripe * mhm_region->geometry.series_slots + series];
+}
+
+static inline double
+mhm_float8_of_bits(uint64 bits)
+{
+	double		value;
+
+	memcpy(&value, &bits, sizeof(value));
+	return value;
+}
+
+static inline uint64
+mhm_bits_of_float8(double value)
+{
+	uint64		bits;
+
+	memcpy(&bits, &value, sizeof(bits));
+	return bits;
+}
+
+extern void mhm_region_request(void);
+extern void mhm_region_startup(void);
+
+/* Raises the error that says how to preload, unless there is a region */
+extern void mhm_region_require(void);
+
+/* Why the region cannot outlive this server, or NULL when it can */
+extern const char *mhm_region_complaint(void);
+
+/* Laying out (regionlayout.c) */
+extern Size mhm_region_size(const MhmGeometry *geometry);
+extern void mhm_region_format(MhmRegion *region, const MhmGeometry *geometry,
+							  uint64 system_identifier, uint64 region_id);
+extern void mhm_region_map(MhmRegion *region);
+extern const char *mhm_region_header_problem(const MhmRegion *region, Size bytes,
+											 uint64 system_identifier);
+
+/* Trusting what was found (regionrecover.c); both work on the mapped region */
+extern const char *mhm_region_recover(void);
+extern void mhm_region_import(MhmRegion *source, MhmRegion *target);
+
+#endif							/* MHM_REGION_H */

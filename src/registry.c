@@ -1,0 +1,466 @@
+/*-------------------------------------------------------------------------
+ *
+ * registry.c
+ *	  Which series there are: finding, making and retiring them.
+ *
+ * Owns the series table, its hash chains, the tenants' quotas and the rule
+ * where a sample goes for which there is no room.  Called when a key is not
+ * in the backend's cache, by reset(), and by whoever retires idle series.
+ *
+ * The registry lock, an LWLock in PostgreSQL's shared memory, protects it
+ * all: held shared to find a series, exclusively to make or retire one.  It
+ * is never taken for a sample whose series the backend knows.  Nothing is
+ * allocated and no error is raised while it is held.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "registry.h"
+#include "settings.h"
+#include "strings.h"
+#include "utils/timestamp.h"
+
+/*
+ * Under pressure a series that nobody recorded to for so long gives way.
+ * Twice the staleness of Prometheus, which has forgotten it by then.
+ */
+#define IDLE_BEFORE_RETIREMENT	(10 * USECS_PER_MINUTE)
+#define BETWEEN_RETIREMENTS		(1 * USECS_PER_SEC)
+
+/* States of MhmSeries.live */
+#define SERIES_FREE			0
+#define SERIES_LIVE			1
+#define SERIES_RETIRING		2
+
+const char *
+mhm_kind_name(MhmKind kind)
+{
+	switch (kind)
+	{
+		case MHM_COUNTER:
+			return "counter";
+		case MHM_GAUGE:
+			return "gauge";
+		case MHM_HISTOGRAM:
+			return "histogram";
+	}
+	return "unknown";
+}
+
+uint32
+mhm_series_hash(const pg_uuid_t *tenant, uint32 metric, bool overflow,
+				const char *labels, uint32 labels_length)
+{
+	uint64		seed = mhm_region->region_id ^ ((uint64) metric << 1) ^ overflow;
+
+	seed = mhm_hash_bytes((const char *) tenant->data, UUID_LEN, seed);
+	return (uint32) mhm_hash_bytes(labels, labels_length, seed);
+}
+
+MhmTenantBucket *
+mhm_tenant_bucket(const pg_uuid_t *tenant)
+{
+	uint64		hash = mhm_hash_bytes((const char *) tenant->data, UUID_LEN,
+									  mhm_region->region_id);
+
+	return &mhm_tenant_buckets[hash % MHM_TENANT_BUCKETS];
+}
+
+static uint32 *
+series_head(uint32 hash)
+{
+	return &mhm_series_heads[hash & (mhm_region->geometry.series_heads - 1)];
+}
+
+static inline bool
+same_tenant(const pg_uuid_t *a, const pg_uuid_t *b)
+{
+	return memcmp(a->data, b->data, UUID_LEN) == 0;
+}
+
+/* Find a series, or the overflow series of the key's tenant and metric */
+static bool
+find_series(const MhmKey *key, uint32 metric, bool overflow,
+			MhmDiscardReason reason, MhmTarget *target)
+{
+	const char *labels = overflow ? "" : key->labels;
+	uint32		labels_length = overflow ? 0 : key->labels_length;
+	uint32		hash = mhm_series_hash(key->tenant, metric, overflow, labels, labels_length);
+	uint32		number = *series_head(hash);
+
+	while (number != MHM_NONE)
+	{
+		MhmSeries  *series = &mhm_series[number];
+
+		if (series->hash == hash && series->metric == metric &&
+			series->overflow == overflow &&
+			same_tenant(&series->tenant, key->tenant) &&
+			mhm_string_equals(series->labels, labels, labels_length))
+		{
+			target->series = number;
+			target->generation = pg_atomic_read_u32(&series->generation);
+			target->reason = reason;
+			return true;
+		}
+		number = series->next;
+	}
+	return false;
+}
+
+/* Has this tenant been counted and found at its quota, with nothing new since? */
+static bool
+tenant_known_full(const pg_uuid_t *tenant)
+{
+	MhmTenantBucket *bucket = mhm_tenant_bucket(tenant);
+
+	return bucket->total >= (uint32) mhm_max_series_per_tenant &&
+		bucket->full_total == bucket->total &&
+		bucket->full_quota == (uint32) mhm_max_series_per_tenant &&
+		same_tenant(&bucket->full, tenant);
+}
+
+/* Is a tenant at its quota?  Counts its series only if that is possible */
+static bool
+tenant_full(const pg_uuid_t *tenant)
+{
+	MhmTenantBucket *bucket = mhm_tenant_bucket(tenant);
+	uint32		count = 0;
+
+	if (bucket->total < (uint32) mhm_max_series_per_tenant)
+		return false;
+	if (tenant_known_full(tenant))
+		return true;
+	for (uint32 i = 0; i < mhm_region->geometry.series_slots; i++)
+		if (mhm_series[i].live && !mhm_series[i].overflow &&
+			same_tenant(&mhm_series[i].tenant, tenant))
+			count++;
+	if (count < (uint32) mhm_max_series_per_tenant)
+		return false;
+	bucket->full = *tenant;
+	bucket->full_total = bucket->total;
+	bucket->full_quota = mhm_max_series_per_tenant;
+	return true;
+}
+
+/*
+ * Find where the samples of a key go, without changing anything.  False when
+ * the series, or the overflow series in its place, would have to be made.
+ */
+static bool
+find_locked(const MhmKey *key, MhmKind kind, MhmFindResult *result,
+			MhmTarget *target, MhmConflict *conflict)
+{
+	uint32		metric = mhm_metric_find(key->metric, key->metric_length);
+
+	if (metric == MHM_NONE)
+		return false;
+	if (mhm_metrics[metric].kind != kind)
+	{
+		conflict->kind = mhm_metrics[metric].kind;
+		*result = MHM_KIND_CONFLICT;
+		return true;
+	}
+	*result = MHM_FOUND;
+	if (find_series(key, metric, false, MHM_DISCARD_NONE, target))
+		return true;
+
+	/* Spare those who are over a limit the exclusive lock */
+	return tenant_known_full(key->tenant) &&
+		find_series(key, metric, true, MHM_DISCARD_TENANT_LIMIT, target);
+}
+
+/* Take a series out of everything; nobody records to it any more */
+static void
+remove_series(uint32 number)
+{
+	MhmSeries  *series = &mhm_series[number];
+	MhmMetric  *metric = &mhm_metrics[series->metric];
+	uint32	   *link = series_head(series->hash);
+
+	/* A process killed after this leaves the slot free to who recovers */
+	series->live = SERIES_FREE;
+	pg_write_barrier();
+
+	while (*link != number)
+		link = &mhm_series[*link].next;
+	*link = series->next;
+	mhm_string_free(series->labels);
+	if (series->histogram != MHM_NONE)
+	{
+		mhm_histograms[series->histogram].next_free = mhm_region->free_histogram;
+		mhm_region->free_histogram = series->histogram;
+		if (!series->overflow)
+			mhm_region->used_histograms--;
+	}
+	if (series->overflow)
+		mhm_region->used_overflow_series--;
+	else
+	{
+		mhm_region->used_series--;
+		mhm_tenant_bucket(&series->tenant)->total--;
+	}
+	series->next = mhm_region->free_series;
+	mhm_region->free_series = number;
+	if (--metric->series == 0 && !metric->described)
+		mhm_metric_forget(series->metric);
+}
+
+/* Has storage got everything of this series? */
+static bool
+is_flushed(uint32 number)
+{
+	MhmTotals	totals;
+
+	mhm_accumulate_read(number, &totals, NULL);
+	return totals.count == mhm_series[number].flushed_count;
+}
+
+/* Turn recorders away from a series; they look it up again, and wait for us */
+static void
+begin_retiring(MhmSeries *series)
+{
+	series->live = SERIES_RETIRING;
+	pg_atomic_fetch_add_u32(&series->generation, 1);
+}
+
+/*
+ * Remove the series that retire; with unflushed, those too whose samples
+ * storage has not got.  Others stay, under their new generation.
+ */
+static uint32
+finish_retiring(bool unflushed)
+{
+	uint32		removed = 0;
+
+	mhm_accumulate_quiesce();
+	for (uint32 i = 0; i < mhm_region->geometry.series_slots; i++)
+	{
+		if (mhm_series[i].live != SERIES_RETIRING)
+			continue;
+		if (unflushed || is_flushed(i))
+		{
+			remove_series(i);
+			removed++;
+		}
+		else
+			mhm_series[i].live = SERIES_LIVE;
+	}
+	if (removed > 0)
+		pg_atomic_fetch_add_u32(&mhm_region->room_epoch, 1);
+	return removed;
+}
+
+static uint32
+retire_idle_locked(TimestampTz idle_since)
+{
+	for (uint32 i = 0; i < mhm_region->geometry.series_slots; i++)
+	{
+		MhmSeries  *series = &mhm_series[i];
+
+		if (series->live == SERIES_LIVE &&
+			(TimestampTz) pg_atomic_read_u64(&series->updated_at) < idle_since &&
+			is_flushed(i))
+			begin_retiring(series);
+	}
+	return finish_retiring(false);
+}
+
+/* Retire what is idle, but not at every sample that finds no room */
+static bool
+retire_for_room(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (now - mhm_region->last_retirement < BETWEEN_RETIREMENTS &&
+		now >= mhm_region->last_retirement)
+		return false;
+	mhm_region->last_retirement = now;
+	return retire_idle_locked(now - IDLE_BEFORE_RETIREMENT) > 0;
+}
+
+/* What stands against another ordinary series of this key */
+static MhmDiscardReason
+no_room_because(const MhmKey *key, MhmKind kind)
+{
+	if (tenant_full(key->tenant))
+		return MHM_DISCARD_TENANT_LIMIT;
+	if (mhm_region->used_series >= mhm_region->geometry.max_series)
+		return MHM_DISCARD_SERIES_LIMIT;
+	if (kind == MHM_HISTOGRAM &&
+		mhm_region->used_histograms >= mhm_region->geometry.max_histograms)
+		return MHM_DISCARD_HISTOGRAM_LIMIT;
+	if (mhm_string_chunks(key->labels_length) >
+		mhm_region->geometry.chunks - mhm_region->used_chunks)
+		return MHM_DISCARD_LABEL_MEMORY;
+	return MHM_DISCARD_NONE;
+}
+
+/*
+ * Make a series.  Its slot, body and chunks are known to be there, unless it
+ * is an overflow series: then MHM_NONE says that they are not.
+ */
+uint32
+mhm_registry_add(const MhmKey *key, uint32 metric, bool overflow)
+{
+	uint32		number = mhm_region->free_series;
+	MhmSeries  *series;
+	bool		histogram = (mhm_metrics[metric].kind == MHM_HISTOGRAM);
+	const char *labels = overflow ? "" : key->labels;
+	uint32		labels_length = overflow ? 0 : key->labels_length;
+	MhmString	stored;
+	uint32	   *head;
+
+	if (number == MHM_NONE ||
+		(histogram && mhm_region->free_histogram == MHM_NONE) ||
+		!mhm_string_store(labels, labels_length, &stored))
+		return MHM_NONE;
+
+	series = &mhm_series[number];
+	mhm_region->free_series = series->next;
+	series->tenant = *key->tenant;
+	series->metric = metric;
+	series->kind = mhm_metrics[metric].kind;
+	series->overflow = overflow;
+	series->labels = stored;
+	series->histogram = MHM_NONE;
+	if (histogram)
+	{
+		series->histogram = mhm_region->free_histogram;
+		mhm_region->free_histogram = mhm_histograms[series->histogram].next_free;
+		mhm_histograms[series->histogram].min_exponent = mhm_metrics[metric].min_exponent;
+		if (!overflow)
+			mhm_region->used_histograms++;
+	}
+	mhm_accumulate_clear(number);
+	pg_atomic_write_u64(&series->updated_at, (uint64) GetCurrentTimestamp());
+
+	series->hash = mhm_series_hash(key->tenant, metric, overflow, labels, labels_length);
+	head = series_head(series->hash);
+	series->next = *head;
+	*head = number;
+	mhm_metrics[metric].series++;
+	if (overflow)
+		mhm_region->used_overflow_series++;
+	else
+	{
+		mhm_region->used_series++;
+		mhm_tenant_bucket(key->tenant)->total++;
+	}
+
+	/* A process killed before this leaves a free slot to who recovers */
+	pg_write_barrier();
+	series->live = SERIES_LIVE;
+	return number;
+}
+
+/* Make the series of a key, or its overflow series */
+static MhmFindResult
+create_locked(const MhmKey *key, MhmKind kind, MhmTarget *target, MhmConflict *conflict)
+{
+	uint32		metric = mhm_metric_find(key->metric, key->metric_length);
+	MhmDiscardReason reason;
+	MhmFindResult result;
+
+	target->reason = MHM_DISCARD_METRIC_LIMIT;
+	if (metric == MHM_NONE)
+	{
+		result = mhm_metric_create(key->metric, key->metric_length, kind, &metric, conflict);
+		if (result == MHM_NOWHERE && retire_for_room())
+			result = mhm_metric_create(key->metric, key->metric_length, kind, &metric, conflict);
+		if (result != MHM_FOUND)
+			return result;
+	}
+
+	/* The metric is ours and stays, also when it has no series yet */
+	mhm_metrics[metric].series++;
+	reason = no_room_because(key, kind);
+	if (reason != MHM_DISCARD_NONE && retire_for_room())
+		reason = no_room_because(key, kind);
+	if (reason == MHM_DISCARD_NONE)
+		target->series = mhm_registry_add(key, metric, false);
+	else if (find_series(key, metric, true, reason, target))
+	{
+		mhm_metrics[metric].series--;
+		return MHM_FOUND;
+	}
+	else
+		target->series = mhm_registry_add(key, metric, true);
+	mhm_metrics[metric].series--;
+
+	if (target->series == MHM_NONE)
+	{
+		if (mhm_metrics[metric].series == 0 && !mhm_metrics[metric].described)
+			mhm_metric_forget(metric);
+		target->reason = MHM_DISCARD_OVERFLOW_LIMIT;
+		return MHM_NOWHERE;
+	}
+	target->generation = pg_atomic_read_u32(&mhm_series[target->series].generation);
+	target->reason = reason;
+	return MHM_FOUND;
+}
+
+/*
+ * Find where the samples of a key go, and make that series if it does not
+ * exist.  Never raises: a limit gives the overflow series or MHM_NOWHERE.
+ */
+MhmFindResult
+mhm_registry_find(const MhmKey *key, MhmKind kind, MhmTarget *target,
+				  MhmConflict *conflict)
+{
+	MhmFindResult result;
+	bool		known;
+
+	target->series = MHM_NONE;
+	LWLockAcquire(mhm_registry_lock, LW_SHARED);
+	known = find_locked(key, kind, &result, target, conflict);
+	LWLockRelease(mhm_registry_lock);
+	if (known)
+		return result;
+
+	LWLockAcquire(mhm_registry_lock, LW_EXCLUSIVE);
+	if (!find_locked(key, kind, &result, target, conflict))
+		result = create_locked(key, kind, target, conflict);
+	LWLockRelease(mhm_registry_lock);
+	return result;
+}
+
+/*
+ * Forget series and all that was recorded in them: of one metric or of all,
+ * of one tenant or of all.  Returns how many.
+ */
+int64
+mhm_registry_reset(const char *metric, uint32 metric_length, const pg_uuid_t *tenant)
+{
+	int64		removed;
+	uint32		only = MHM_NONE;
+
+	LWLockAcquire(mhm_registry_lock, LW_EXCLUSIVE);
+	if (metric != NULL)
+		only = mhm_metric_find(metric, metric_length);
+	if (metric == NULL || only != MHM_NONE)
+		for (uint32 i = 0; i < mhm_region->geometry.series_slots; i++)
+		{
+			MhmSeries  *series = &mhm_series[i];
+
+			if (series->live &&
+				(metric == NULL || series->metric == only) &&
+				(tenant == NULL || same_tenant(&series->tenant, tenant)))
+				begin_retiring(series);
+		}
+	removed = finish_retiring(true);
+	LWLockRelease(mhm_registry_lock);
+	return removed;
+}
+
+/* Retire the flushed series that nobody recorded to since a time */
+uint32
+mhm_registry_retire_idle(TimestampTz idle_since)
+{
+	uint32		removed;
+
+	LWLockAcquire(mhm_registry_lock, LW_EXCLUSIVE);
+	removed = retire_idle_locked(idle_since);
+	LWLockRelease(mhm_registry_lock);
+	return removed;
+}

@@ -1,0 +1,85 @@
+/*-------------------------------------------------------------------------
+ *
+ * registry.h
+ *	  Which metrics and series there are.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef MHM_REGISTRY_H
+#define MHM_REGISTRY_H
+
+#include "accumulate.h"
+
+#define MHM_MAX_METRIC_LENGTH	128
+
+/* What identifies a series; labels in the encoding of labels.h */
+typedef struct MhmKey
+{
+	const pg_uuid_t *tenant;
+	const char *metric;
+	uint32		metric_length;
+	const char *labels;
+	uint32		labels_length;
+} MhmKey;
+
+typedef enum MhmFindResult
+{
+	MHM_FOUND,					/* the target is set, perhaps an overflow series */
+	MHM_NOWHERE,				/* no room at all; target->reason says why */
+	MHM_KIND_CONFLICT,			/* the metric is of another kind */
+	MHM_NAME_CONFLICT			/* another metric would share sample names */
+} MhmFindResult;
+
+/* What a conflict was with */
+typedef struct MhmConflict
+{
+	MhmKind		kind;
+	char		metric[MHM_MAX_METRIC_LENGTH + 1];
+} MhmConflict;
+
+#define MHM_MAX_HELP_LENGTH		1024
+#define MHM_MAX_UNIT_LENGTH		64
+
+extern MhmFindResult mhm_registry_find(const MhmKey *key, MhmKind kind,
+									   MhmTarget *target, MhmConflict *conflict);
+extern int64 mhm_registry_reset(const char *metric, uint32 metric_length,
+								const pg_uuid_t *tenant);
+extern uint32 mhm_registry_retire_idle(TimestampTz idle_since);
+extern const char *mhm_kind_name(MhmKind kind);
+
+/* metrics.c */
+typedef enum MhmDescribeResult
+{
+	MHM_DESCRIBED,
+	MHM_DESCRIBE_NO_ROOM,
+	MHM_DESCRIBE_KIND_CONFLICT,
+	MHM_DESCRIBE_NAME_CONFLICT,
+	MHM_DESCRIBE_WINDOW_CONFLICT	/* its histograms have another window */
+} MhmDescribeResult;
+
+typedef struct MhmDescription
+{
+	MhmKind		kind;
+	const char *help;			/* NULL: leave as it is */
+	uint32		help_length;
+	const char *unit;
+	uint32		unit_length;
+	const int16 *min_exponent;
+} MhmDescription;
+
+extern MhmDescribeResult mhm_metric_describe(const char *name, uint32 length,
+											 const MhmDescription *description,
+											 MhmConflict *conflict);
+extern uint32 mhm_metric_find(const char *name, uint32 length);
+extern MhmFindResult mhm_metric_create(const char *name, uint32 length, MhmKind kind,
+									   uint32 *metric, MhmConflict *conflict);
+extern void mhm_metric_forget(uint32 metric);
+extern uint32 mhm_metric_hash(const char *name, uint32 length);
+
+/* For recovery, which derives chains and counts anew (regionrecover.c) */
+extern uint32 mhm_series_hash(const pg_uuid_t *tenant, uint32 metric, bool overflow,
+							  const char *labels, uint32 labels_length);
+extern MhmTenantBucket *mhm_tenant_bucket(const pg_uuid_t *tenant);
+extern uint32 mhm_registry_add(const MhmKey *key, uint32 metric, bool overflow);
+
+#endif							/* MHM_REGISTRY_H */

@@ -1,0 +1,146 @@
+/*-------------------------------------------------------------------------
+ *
+ * status.c
+ *	  status(): how the extension itself is doing
+ *
+ * Owns the health numbers, which prometheus() shows as well.  Called by
+ * operators, and by tests that wait for a condition.  Works without preload
+ * too: that is the first thing to find out when nothing is recorded.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "accumulate.h"
+#include "catalog/namespace.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "status.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+
+PG_FUNCTION_INFO_V1(mhm_status);
+
+/* Columns of status(), in their order */
+enum
+{
+	STATUS_PRELOADED,
+	STATUS_STORAGE_INSTALLED,
+	STATUS_WORKER_PID,
+	STATUS_SERIES_USED,
+	STATUS_SERIES_MAX,
+	STATUS_HISTOGRAMS_USED,
+	STATUS_HISTOGRAMS_MAX,
+	STATUS_SHARED_MEMORY_BYTES,
+	STATUS_LAST_FLUSH_AT,
+	STATUS_LAST_FLUSH_MS,
+	STATUS_TICK,
+	STATUS_FLUSH_ERRORS,
+	STATUS_LAST_ERROR,
+	STATUS_DISCARDED,
+	STATUS_COLUMNS
+};
+
+const char *
+mhm_discard_reason_name(MhmDiscardReason reason)
+{
+	switch (reason)
+	{
+		case MHM_DISCARD_SERIES_LIMIT:
+			return "series_limit";
+		case MHM_DISCARD_TENANT_LIMIT:
+			return "tenant_limit";
+		case MHM_DISCARD_HISTOGRAM_LIMIT:
+			return "histogram_limit";
+		case MHM_DISCARD_LABEL_MEMORY:
+			return "label_memory";
+		case MHM_DISCARD_METRIC_LIMIT:
+			return "metric_limit";
+		case MHM_DISCARD_OVERFLOW_LIMIT:
+			return "overflow_limit";
+		case MHM_DISCARD_OUT_OF_RANGE:
+			return "out_of_range";
+		case MHM_DISCARD_INVALID:
+			return "invalid";
+		case MHM_DISCARD_NONE:
+			break;
+	}
+	return "none";
+}
+
+void
+mhm_health_read(MhmHealth *health)
+{
+	LWLockAcquire(mhm_registry_lock, LW_SHARED);
+	health->series_used = mhm_region->used_series;
+	health->series_max = mhm_region->geometry.max_series;
+	health->histograms_used = mhm_region->used_histograms;
+	health->histograms_max = mhm_region->geometry.max_histograms;
+	health->bytes = mhm_region->total_bytes;
+	LWLockRelease(mhm_registry_lock);
+	mhm_accumulate_read_discarded(health->discarded);
+}
+
+/* Have the migrations been applied in this database? */
+static bool
+storage_installed(void)
+{
+	Oid			schema = get_namespace_oid("meshhook_metrics", true);
+
+	return OidIsValid(schema) && OidIsValid(get_relname_relid("flush_state", schema));
+}
+
+static Datum
+discarded_jsonb(const uint64 *discarded)
+{
+	StringInfoData json;
+
+	initStringInfo(&json);
+	for (int reason = 0; reason < MHM_DISCARD_REASONS; reason++)
+		appendStringInfo(&json, "%c\"%s\":" UINT64_FORMAT, reason == 0 ? '{' : ',',
+						 mhm_discard_reason_name(reason), discarded[reason]);
+	appendStringInfoChar(&json, '}');
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data));
+}
+
+Datum
+mhm_status(PG_FUNCTION_ARGS)
+{
+	TupleDesc	tuple_desc;
+	Datum		values[STATUS_COLUMNS] = {0};
+	bool		nulls[STATUS_COLUMNS];
+
+	if (get_call_result_type(fcinfo, NULL, &tuple_desc) != TYPEFUNC_COMPOSITE ||
+		tuple_desc->natts != STATUS_COLUMNS)
+		elog(ERROR, "status() is declared otherwise than this library expects");
+
+	memset(nulls, true, sizeof(nulls));
+	values[STATUS_PRELOADED] = BoolGetDatum(mhm_region != NULL);
+	nulls[STATUS_PRELOADED] = false;
+	values[STATUS_STORAGE_INSTALLED] = BoolGetDatum(storage_installed());
+	nulls[STATUS_STORAGE_INSTALLED] = false;
+	if (mhm_region != NULL)
+	{
+		MhmHealth	health;
+
+		mhm_health_read(&health);
+		values[STATUS_SERIES_USED] = Int32GetDatum(health.series_used);
+		values[STATUS_SERIES_MAX] = Int32GetDatum(health.series_max);
+		values[STATUS_HISTOGRAMS_USED] = Int32GetDatum(health.histograms_used);
+		values[STATUS_HISTOGRAMS_MAX] = Int32GetDatum(health.histograms_max);
+		values[STATUS_SHARED_MEMORY_BYTES] = Int64GetDatum(health.bytes);
+		values[STATUS_DISCARDED] = discarded_jsonb(health.discarded);
+		for (int i = STATUS_SERIES_USED; i <= STATUS_SHARED_MEMORY_BYTES; i++)
+			nulls[i] = false;
+		nulls[STATUS_DISCARDED] = false;
+		if (mhm_region_complaint() != NULL)
+		{
+			values[STATUS_LAST_ERROR] = CStringGetTextDatum(mhm_region_complaint());
+			nulls[STATUS_LAST_ERROR] = false;
+		}
+	}
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(tuple_desc, values, nulls)));
+}

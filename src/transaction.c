@@ -1,0 +1,272 @@
+/*-------------------------------------------------------------------------
+ *
+ * transaction.c
+ *	  Samples that count only when their transaction commits.
+ *
+ * Owns what a transaction recorded under meshhook_metrics.on_commit.  Called
+ * by the recording functions, and by PostgreSQL at the ends of transactions
+ * and subtransactions.  All of it is memory of the transaction; the shared
+ * region is touched after the commit record is on disk.
+ *
+ * The samples are a stack in order of recording.  Whatever a subtransaction
+ * and its committed children recorded lies above the height at which it
+ * began, so that a rollback to a savepoint cuts the stack at that height.
+ *
+ * A backend that is killed between its commit record and the callback loses
+ * what it held here; that is the price of waiting for the commit.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "labels.h"
+#include "transaction.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/* A series that the transaction recorded to, with its key in case it retires */
+typedef struct PendingSeries
+{
+	MhmTarget	target;			/* hash key */
+	MhmKind		kind;
+	MhmKey		key;
+} PendingSeries;
+
+typedef struct PendingSample
+{
+	PendingSeries *series;
+	MhmOperation operation;
+	double		value;
+	uint64		calls;
+} PendingSample;
+
+/* Where the samples of a subtransaction begin */
+typedef struct Savepoint
+{
+	int			nest_level;
+	Size		height;
+} Savepoint;
+
+static HTAB *pending_series = NULL;
+static PendingSample *samples = NULL;
+static Size samples_used = 0;
+static Size samples_size = 0;
+static Savepoint *savepoints = NULL;
+static int	savepoints_used = 0;
+static int	savepoints_size = 0;
+
+/* The memory goes with the transaction */
+static void
+forget_everything(void)
+{
+	pending_series = NULL;
+	samples = NULL;
+	samples_used = samples_size = 0;
+	savepoints = NULL;
+	savepoints_used = savepoints_size = 0;
+}
+
+static void
+begin_pending(void)
+{
+	HASHCTL		control;
+
+	control.keysize = sizeof(MhmTarget);
+	control.entrysize = sizeof(PendingSeries);
+	control.hcxt = TopTransactionContext;
+	pending_series = hash_create("meshhook_metrics pending series", 32, &control,
+								 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/* Note where the current subtransaction's samples begin, if it has none yet */
+static void
+note_savepoint(void)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (savepoints_used > 0 && savepoints[savepoints_used - 1].nest_level >= level)
+		return;
+	if (savepoints_used == savepoints_size)
+	{
+		int			size = Max(8, savepoints_size * 2);
+
+		savepoints = savepoints == NULL ?
+			MemoryContextAlloc(TopTransactionContext, size * sizeof(Savepoint)) :
+			repalloc(savepoints, size * sizeof(Savepoint));
+		savepoints_size = size;
+	}
+	savepoints[savepoints_used].nest_level = level;
+	savepoints[savepoints_used].height = samples_used;
+	savepoints_used++;
+}
+
+/* Keep a copy of the key for as long as the transaction */
+static void
+copy_key(const MhmSampleKey *key, MhmKey *copy)
+{
+	char		labels[MHM_MAX_LABELS_LENGTH];
+	char	   *memory;
+
+	if (!mhm_key_encode(key, copy, labels))
+		elog(ERROR, "a key that was found cannot be encoded");
+	memory = MemoryContextAlloc(TopTransactionContext,
+								UUID_LEN + copy->metric_length + copy->labels_length);
+	memcpy(memory, key->tenant->data, UUID_LEN);
+	copy->tenant = (const pg_uuid_t *) memory;
+	memory += UUID_LEN;
+	memcpy(memory, copy->metric, copy->metric_length);
+	copy->metric = memory;
+	memory += copy->metric_length;
+	memcpy(memory, copy->labels, copy->labels_length);
+	copy->labels = memory;
+}
+
+/* Hold a sample back until the commit */
+void
+mhm_transaction_add(const MhmSampleKey *key, const MhmTarget *target,
+					MhmOperation operation, double value)
+{
+	PendingSeries *series;
+	PendingSample *sample;
+	bool		found;
+
+	if (pending_series == NULL)
+		begin_pending();
+	note_savepoint();
+
+	series = hash_search(pending_series, target, HASH_FIND, &found);
+	if (!found)
+	{
+		MhmKey		copy;
+
+		copy_key(key, &copy);
+		series = hash_search(pending_series, target, HASH_ENTER, &found);
+		series->key = copy;
+		series->kind = operation == MHM_INC ? MHM_COUNTER :
+			operation == MHM_OBSERVE ? MHM_HISTOGRAM : MHM_GAUGE;
+	}
+
+	/* Increments in a row are one, within one subtransaction */
+	if (operation == MHM_INC && samples_used > savepoints[savepoints_used - 1].height)
+	{
+		sample = &samples[samples_used - 1];
+		if (sample->series == series)
+		{
+			sample->value += value;
+			sample->calls++;
+			return;
+		}
+	}
+
+	if (samples_used == samples_size)
+	{
+		Size		size = Max(64, samples_size * 2);
+
+		samples = samples == NULL ?
+			MemoryContextAlloc(TopTransactionContext, size * sizeof(PendingSample)) :
+			repalloc_huge(samples, size * sizeof(PendingSample));
+		samples_size = size;
+	}
+	sample = &samples[samples_used++];
+	sample->series = series;
+	sample->operation = operation;
+	sample->value = value;
+	sample->calls = 1;
+}
+
+/*
+ * The transaction has committed: count what it recorded.  Nothing may fail
+ * any more, and nothing here can: the registry neither allocates nor raises.
+ */
+static void
+count_everything(void)
+{
+	TimestampTz now = GetCurrentStatementStartTimestamp();
+
+	for (Size i = 0; i < samples_used; i++)
+	{
+		PendingSample *sample = &samples[i];
+		MhmTarget  *target = &sample->series->target;
+		MhmConflict conflict;
+
+		while (target->series != MHM_NONE &&
+			   !mhm_accumulate(target, sample->operation, sample->value, sample->calls, now))
+		{
+			MhmFindResult result = mhm_registry_find(&sample->series->key,
+													 sample->series->kind,
+													 target, &conflict);
+
+			/* After a reset() the name may have become another metric's */
+			if (result == MHM_KIND_CONFLICT || result == MHM_NAME_CONFLICT)
+			{
+				target->series = MHM_NONE;
+				target->reason = MHM_DISCARD_INVALID;
+			}
+		}
+		if (target->series == MHM_NONE)
+			for (uint64 call = 0; call < sample->calls; call++)
+				mhm_accumulate_discard(target->reason);
+	}
+}
+
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_PREPARE:
+			if (samples_used > 0)
+				ereport(ERROR,
+						errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("cannot PREPARE a transaction that has recorded metrics with meshhook_metrics.on_commit = on"),
+						errdetail("The server that commits it could not count them."),
+						errhint("Set meshhook_metrics.on_commit to off in transactions that are to be prepared."));
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+			count_everything();
+			forget_everything();
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PARALLEL_ABORT:
+		case XACT_EVENT_PREPARE:
+			forget_everything();
+			break;
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+			break;
+	}
+}
+
+static void
+at_subtransaction_end(SubXactEvent event, SubTransactionId mySubid,
+					  SubTransactionId parentSubid, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	Savepoint  *top;
+
+	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	while (savepoints_used > 0 &&
+		   (top = &savepoints[savepoints_used - 1])->nest_level >= level)
+	{
+		if (event == SUBXACT_EVENT_ABORT_SUB)
+			samples_used = top->height;
+		else if (savepoints_used < 2 || top[-1].nest_level < level - 1)
+		{
+			/* Its samples are now its parent's, which had none */
+			top->nest_level = level - 1;
+			break;
+		}
+		savepoints_used--;
+	}
+}
+
+void
+mhm_transaction_init(void)
+{
+	RegisterXactCallback(at_transaction_end, NULL);
+	RegisterSubXactCallback(at_subtransaction_end, NULL);
+}

@@ -1,0 +1,103 @@
+# The suites that look for memory errors and undefined behaviour. Sourced by
+# test/lib/suites.sh. Two tools, because each sees what the other cannot:
+#
+# sanitize: the library is built with UBSan and loaded into the packaged server.
+# It sees accesses beyond arrays of a known size, misaligned pointers, shifts
+# and conversions out of range, at nearly full speed, so that the isolation
+# specs run under it too. ASan is no choice here: preloaded into Debian's server
+# it deadlocks in the C library before main has begun, and of palloc'ed chunks,
+# which lie inside the server's own malloc'ed blocks, it knows nothing anyway.
+# The unit tests, which need no server, run under both.
+#
+# valgrind: the packaged server as it is. It sees decisions and system calls
+# that depend on uninitialised memory, of our stack and our heap, and accesses
+# beyond a malloc'ed block. Only errors with our library in their stack count:
+# the server itself is not built for valgrind and has known ones.
+
+# library_findings LOG...: those valgrind errors whose stack has our library
+library_findings()
+{
+	perl -e '
+		my $ours = qr{in [^)]*/meshhook_metrics\.so|\Q$ENV{MHM_TMP}\E/src/src/};
+		my (%seen, @block);
+		sub finish {
+			my $text = join "", @block;
+			print "$text\n" if $text =~ /^(?:at|by) 0x/m && $text =~ $ours && !$seen{$text}++;
+			@block = ();
+		}
+		while (<>) {
+			s/^==\d+== ?// or next;
+			if (/^\s*$/) { finish(); next; }
+			s/^\s+(?=(?:at|by) )//;
+			s/(?<=0x)[0-9A-F]+(?=: )/.../;
+			push @block, $_;
+		}
+		finish();' "$@"
+}
+
+suite_sanitize()
+{
+	local copy=$MHM_TMP/sanitized-src plain=$PG_CONFIG path=$PATH
+	local checks=undefined,float-cast-overflow
+	local flags="-fsanitize=$checks -fno-sanitize-recover=$checks -g -O1"
+
+	nothing_in test/sql '*.sql' && return
+	# shellcheck disable=SC2086
+	if ! echo 'int main(void) { return 0; }' | gcc -x c $flags -o /dev/null - 2>/dev/null; then
+		failed "sanitize: gcc cannot link with $flags"
+		return
+	fi
+	cp -a "$MHM_TMP/src" "$copy"
+	PG_CONFIG=$(mirror_installation "$MHM_TMP/sanitized")
+	PATH=${PG_CONFIG%/*}:$PATH
+	# optimised less, gcc believes more variables to be uninitialised
+	if ! { "$MAKE" -s -C "$copy" PG_CONFIG="$PG_CONFIG" clean >/dev/null &&
+		quiet_make "$MHM_TMP/sanitized.log" -C "$copy" PG_CONFIG="$PG_CONFIG" \
+			COPT="$flags -Wno-maybe-uninitialized" with_llvm=no install; }; then
+		failed "sanitize: does not build with $flags"
+	elif new_cluster sanitize &&
+		UBSAN_OPTIONS=print_stacktrace=1 start_cluster sanitize; then
+		installcheck sanitize "$copy" ISOLATION=
+		if compgen -G 'test/isolation/specs/*.spec' >/dev/null; then
+			installcheck sanitize "$copy" REGRESS=
+		fi
+		end_cluster sanitize
+		if grep -A 20 'runtime error: ' "$MHM_TMP/c/sanitize.log" | head -n 120 | grep .; then
+			failed "sanitize: findings"
+		else
+			passed "sanitize: no findings"
+		fi
+	else
+		failed "sanitize: no cluster"
+	fi
+	PATH=$path PG_CONFIG=$plain
+}
+
+suite_valgrind()
+{
+	local logs=$MHM_TMP/valgrind
+
+	nothing_in test/sql '*.sql' && return
+	mkdir -p "$logs"
+	cat >"$logs/postgres" <<-WRAPPER
+		#!/bin/sh
+		exec valgrind --quiet --leak-check=no --error-limit=no --num-callers=40 \\
+			--fullpath-after= --log-file=$logs/%p.log "$(dirname "$PG_CONFIG")/postgres" "\$@"
+	WRAPPER
+	chmod +x "$logs/postgres"
+	new_cluster valgrind || { failed "valgrind: no cluster"; return; }
+	cat >>"$MHM_TMP/c/valgrind/postgresql.conf" <<-CONF
+		autovacuum = off
+		jit = off
+	CONF
+	START_PROGRAM=$logs/postgres start_cluster valgrind || { failed "valgrind: no cluster"; return; }
+	installcheck valgrind . ISOLATION=
+	end_cluster valgrind
+	library_findings "$logs"/*.log >"$MHM_TMP/valgrind.findings"
+	if [ -s "$MHM_TMP/valgrind.findings" ]; then
+		show "$MHM_TMP/valgrind.findings" 200
+		failed "valgrind: findings"
+	else
+		passed "valgrind: no findings in $(find "$logs" -name '*.log' | wc -l) processes"
+	fi
+}

@@ -1,0 +1,251 @@
+# The suites themselves. Sourced by test/run in its second half, which runs in
+# the copy of the checkout as an unprivileged user and calls run_suites.
+
+. test/lib/cluster.sh
+. test/lib/memory.sh
+
+results=$MHM_TMP/results
+failures=$MHM_TMP/failures
+jobs=2
+
+heading()
+{
+	printf '\n== %s ==\n' "$*"
+}
+
+# passed NAME, failed NAME: one test
+passed()
+{
+	echo "1 0" >>"$results"
+	echo "ok      $1"
+}
+
+failed()
+{
+	echo "0 1" >>"$results"
+	echo "$1" >>"$failures"
+	echo "FAILED  $1"
+}
+
+# A log worth reading after a failure, at most its last $2 lines
+show()
+{
+	[ -s "$1" ] || return 0
+	printf -- '---- the end of %s\n' "${1#"$MHM_TMP"/}"
+	tail -n "${2:-60}" "$1"
+	printf -- '----\n'
+}
+
+# Ends what hangs, so that a run always comes to its summary
+bounded()
+{
+	timeout --kill-after=10 "$@"
+}
+
+run_suites()
+{
+	local suite started total
+
+	: >"$results"
+	: >"$failures"
+	build || failed "build"
+	if [ ! -s "$failures" ]; then
+		for suite in $SUITES; do
+			started=$SECONDS
+			heading "$suite"
+			"suite_$suite"
+			echo "# $suite: $((SECONDS - started)) s"
+		done
+	fi
+
+	heading "summary"
+	if [ -s "$failures" ]; then
+		echo "failed:"
+		sed 's/^/  /' "$failures"
+	fi
+	total=$(awk '{ p += $1; f += $2 } END { printf "%d passed, %d failed", p, f }' "$results")
+	[ "$total" != "0 passed, 0 failed" ] || echo "no test ran"
+	echo "$total"
+	[ ! -s "$failures" ] && [ "$total" != "0 passed, 0 failed" ]
+}
+
+# make with its output in a log that is shown when it fails; warnings always
+quiet_make()
+{
+	local log=$1
+
+	shift
+	bounded 600 "$MAKE" -j"$jobs" "$@" >"$log" 2>&1 || {
+		show "$log"
+		return 1
+	}
+	grep -A 4 'warning:' "$log" || true
+}
+
+build()
+{
+	local module
+
+	heading "build for $("$PG_CONFIG" --version)"
+	MIRROR_CONFIG=$(mirror_installation "$MHM_TMP/pg") || return 1
+	export PATH=${MIRROR_CONFIG%/*}:$PATH
+	quiet_make "$MHM_TMP/build.log" PG_CONFIG="$MIRROR_CONFIG" install || return 1
+	for module in test/modules/*/Makefile; do
+		[ -f "$module" ] || continue
+		module=${module%/Makefile}
+		quiet_make "$MHM_TMP/${module##*/}.log" -C "$module" PG_CONFIG="$MIRROR_CONFIG" install || return 1
+	done
+	# The suites use the installed extension, not what a test could build
+	PG_CONFIG=$MIRROR_CONFIG
+}
+
+# nothing_in FOLDER PATTERN: a suite without tests is one failure
+nothing_in()
+{
+	if compgen -G "$1/$2" >/dev/null; then
+		return 1
+	fi
+	failed "$suite: no tests in $1"
+}
+
+# harness NAME [--exec COMMAND] FILE...: TAP, every assertion counted
+harness()
+{
+	local name=$1
+
+	shift
+	bounded 1500 perl test/lib/harness.pl --suite "$name" --results "$results" \
+		--failures "$failures" "$@" || true
+}
+
+# Turn what pg_regress and pg_isolation_regress print into counts: 16 and later
+# print "ok 1 - name", 15 prints "test name ... ok".
+count_regress()
+{
+	local suite=$1 log=$2 name verdict before
+
+	before=$(wc -l <"$results")
+	while read -r verdict name; do
+		if [ "$verdict" = ok ]; then passed "$suite/$name"; else failed "$suite/$name"; fi
+	done < <(sed -nE \
+		-e 's/^(ok|not ok) +[0-9]+ +[-+] +([^ ]+).*/\1 \2/;s/^not ok /failed /;t print' \
+		-e 's/^(test)? +([^ ]+) +\.\.\. +(ok|FAILED).*/\3 \2/;s/^FAILED /failed /;t print' \
+		-e 'd;:print' -e p "$log")
+	[ "$(wc -l <"$results")" -gt "$before" ] || {
+		show "$log"
+		failed "$suite: did not run"
+	}
+}
+
+# pg_regress gives up at the first test whose expected output is missing; an
+# empty one makes that test fail alone, with its whole output as the difference.
+expect_everything()
+{
+	local folder=$1 name
+
+	mkdir -p "$folder/expected" "$folder/test/isolation/expected"
+	for name in "$folder"/test/sql/*.sql; do
+		touch -a "$folder/expected/$(basename "$name" .sql).out"
+	done
+	for name in "$folder"/test/isolation/specs/*.spec; do
+		touch -a "$folder/test/isolation/expected/$(basename "$name" .spec).out"
+	done
+}
+
+# installcheck SUITE FOLDER MAKE-ARGUMENT...: the running cluster, from FOLDER
+installcheck()
+{
+	local name=$1 folder=$2 log=$MHM_TMP/$1.log
+
+	shift 2
+	expect_everything "$folder"
+	rm -f "$folder/regression.diffs" "$folder/output_iso/regression.diffs"
+	if ! bounded 900 "$MAKE" -s -C "$folder" PG_CONFIG="$PG_CONFIG" "$@" installcheck >"$log" 2>&1; then
+		show "$folder/regression.diffs" 120
+		show "$folder/output_iso/regression.diffs" 120
+	fi
+	count_regress "$name" "$log"
+}
+
+suite_unit()
+{
+	local source name out flags
+	local -a binaries=()
+
+	nothing_in test/unit '*.c' && return
+	mkdir -p "$MHM_TMP/unit"
+	for source in test/unit/*.c; do
+		name=$(basename "$source" .c)
+		for flags in "" "-fsanitize=address,undefined -fno-sanitize-recover=all"; do
+			out=$MHM_TMP/unit/$name${flags:+-sanitized}
+			# shellcheck disable=SC2086
+			if gcc -std=gnu99 -O2 -g -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare $COPT $flags \
+				-Isrc -I"$("$PG_CONFIG" --includedir-server)" -D_GNU_SOURCE -o "$out" "$source" \
+				-L"$("$PG_CONFIG" --pkglibdir)" -lpgcommon -lpgport -lm >"$out.log" 2>&1; then
+				binaries+=("$out")
+			else
+				show "$out.log"
+				failed "unit/${out##*/}: does not compile"
+			fi
+		done
+	done
+	[ ${#binaries[@]} = 0 ] ||
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 harness unit --binary "${binaries[@]}"
+}
+
+suite_regress()
+{
+	nothing_in test/sql '*.sql' && return
+	new_cluster regress && start_cluster regress || { failed "regress: no cluster"; return; }
+	installcheck regress . ISOLATION=
+	end_cluster regress
+}
+
+suite_isolation()
+{
+	nothing_in test/isolation/specs '*.spec' && return
+	new_cluster isolation && start_cluster isolation || { failed "isolation: no cluster"; return; }
+	installcheck isolation . REGRESS=
+	end_cluster isolation
+}
+
+suite_pgtap()
+{
+	nothing_in test/pgtap '*.sql' && return
+	new_cluster pgtap && start_cluster pgtap || { failed "pgtap: no cluster"; return; }
+	psql -Xqc 'create extension pgtap' >/dev/null || { failed "pgtap: extension pgtap"; return; }
+	harness pgtap --jobs 1 --exec "psql -X -q -t -A -v ON_ERROR_STOP=1 -P pager=off -f" test/pgtap/*.sql
+	end_cluster pgtap
+}
+
+# What Makefile.global's prove_installcheck sets, for 15 and for later versions
+perl_tests()
+{
+	local folder=$MHM_TMP/tap source
+	source=$(dirname "$("$PG_CONFIG" --pgxs)")/../test
+
+	if [ ! -f "$source/perl/PostgreSQL/Test/Cluster.pm" ]; then
+		failed "$suite: PostgreSQL::Test::Cluster is not among the files of $("$PG_CONFIG" --version)"
+		return
+	fi
+	mkdir -p "$folder/tmp_check/log" "$MHM_TMP/ports"
+	(
+		unset PGHOST PGPORT PGUSER PGDATABASE
+		export TESTDIR=$folder TESTDATADIR=$folder/tmp_check TESTLOGDIR=$folder/tmp_check/log
+		export PG_REGRESS=$source/regress/pg_regress PG_TEST_PORT_DIR=$MHM_TMP/ports
+		export PERL5LIB=$source/perl:$PWD/test/lib:$PWD/test/t PG_CONFIG
+		harness "$suite" --logs "$folder/tmp_check/log" "$@"
+	)
+}
+
+suite_tap()
+{
+	nothing_in test/t '*.pl' && return
+	perl_tests --jobs "$jobs" test/t/*.pl
+}
+
+suite_long()
+{
+	nothing_in test/long '*.pl' && return
+	perl_tests --jobs 1 test/long/*.pl
+}
