@@ -118,8 +118,10 @@ from pg_temp.quantile_table('meshhook_queue_wait_seconds');
 \pset tuples_only on
 select line
 from regexp_split_to_table(meshhook_metrics.prometheus('a0000000-0000-4000-8000-000000000001'), '\n') with ordinality l (line, position)
-where line ~ 'meshhook_workflow_runs_total'
-	or line ~ '^(# [A-Z]+ )?meshhook_queue_wait_seconds.*( histogram|Inf"|_sum|_count)'
+where line ~ '^# [A-Z]+ meshhook_(queue_wait_seconds|workflow_runs_total) '
+	or line ~ '^meshhook_workflow_runs_total\{.*"deploy"'
+	or line ~ '^meshhook_queue_wait_seconds_bucket\{.*"deploy",le="(0.0009765625|0.0078125|0.0625|\+Inf)"'
+	or line ~ '^meshhook_queue_wait_seconds_(sum|count)\{.*"deploy"'
 order by position;
 \echo
 \pset tuples_only off
@@ -131,5 +133,5 @@ select
 	series_used || ' of ' || series_max as series,
 	histograms_used || ' of ' || histograms_max as histograms,
 	pg_size_pretty(shared_memory_bytes) as "shared memory",
-	discarded
+	(select sum(value::bigint) from jsonb_each_text(discarded)) as "discarded samples"
 from meshhook_metrics.status();

@@ -8,6 +8,7 @@
 #ifndef MHM_STRINGS_H
 #define MHM_STRINGS_H
 
+#include "hash.h"
 #include "region.h"
 
 /* How many chunks a string of so many bytes takes */
@@ -21,6 +22,5 @@ extern bool mhm_string_store(const char *data, uint32 length, MhmString *string)
 extern void mhm_string_free(MhmString string);
 extern void mhm_string_copy(MhmString string, char *out);
 extern bool mhm_string_equals(MhmString string, const char *data, uint32 length);
-extern uint64 mhm_hash_bytes(const char *data, Size length, uint64 seed);
 
 #endif							/* MHM_STRINGS_H */

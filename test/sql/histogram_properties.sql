@@ -83,8 +83,8 @@ select count(distinct h::json ->> 'schema') as schemas,
 	count(*) filter (where (h::json ->> 'overflow')::bigint > 0) > 250 as overflows,
 	count(*) filter (where histogram_count(h) = 0) > 10 as empties
 from random;
-select count(*) filter (where pg_temp.merged(a, b)::json ->> 'overflow_threshold' = '0') > 100 as collapsed,
-	count(*) filter (where pg_temp.merged(a, b)::json ->> 'overflow_threshold' <> '0') > 100 as not_collapsed
+select count(*) filter (where pg_temp.merged(a, b)::json ->> 'overflow_threshold' = '0') > 40 as collapsed,
+	count(*) filter (where pg_temp.merged(a, b)::json ->> 'overflow_threshold' <> '0') > 40 as not_collapsed
 from triples;
 
 select 'text comes back as it was read' as property, count(*) as cases,
@@ -198,13 +198,13 @@ select set, part, pg_temp.merged(
 	(select histogram_of(x) from samples m where m.set = s.set and m.part = s.part and not shaping)) as h
 from shapes s;
 
-select 'a bucket counts the values that lie in it' as property, count(*) as cases, count(*) filter (where count <> values) as failures
+select 'a bucket counts the values that lie in it' as property, count(*) > 200 as many, count(*) filter (where count <> values) as failures
 from (select set, histogram_merge(h) as h from shaped group by set) s,
 	histogram_buckets(h) b,
 	lateral (select count(*) as values from samples m
 		where m.set = s.set and m.x <= b.upper and (m.x > b.lower or (b.lower = 0 and (b.upper = 'infinity' or m.x = 0 and (h::json ->> 'zero')::int > 0)))) v
 union all
-select 'all values are counted', count(*), count(*) filter (where histogram_count(h) <> (select count(*) from samples m where m.set = s.set))
+select 'all values are counted', count(*) > 50, count(*) filter (where histogram_count(h) <> (select count(*) from samples m where m.set = s.set))
 from (select set, histogram_merge(h) as h from shaped group by set) s;
 
 -- Quantiles against the exact ones of known distributions
@@ -238,25 +238,25 @@ group by name
 order by name;
 
 -- Fractions: exact at the ends of buckets, one after the other, and never falling
-select 'the fraction up to the end of a bucket is exact' as property, count(*) as cases,
+select 'the fraction up to the end of a bucket is exact' as property, count(*) > 200 as many,
 	count(*) filter (where abs(histogram_fraction(h, '-infinity', upper) * histogram_count(h) - below) > 1e-6) as failures
 from (select name, histogram_of(x) as h from distributions group by name) s,
 	lateral (select upper, sum(count) over (order by upper) as below from histogram_buckets(h)) b
 union all
-select 'fractions of neighbouring ranges add up', count(*),
+select 'fractions of neighbouring ranges add up', count(*) > 1000,
 	count(*) filter (where abs(histogram_fraction(h, a, b) + histogram_fraction(h, b, c) - histogram_fraction(h, a, c)) > 1e-9
 		or histogram_fraction(h, a, c) not between 0 and 1)
 from (select h, histogram_min(h) * random() as a, histogram_min(h) * (1 + random()) as b, histogram_max(h) * (0.5 + random() * 2) as c
 	from (select h from random where histogram_count(h) > 0 and histogram_max(h) >= 4 * histogram_min(h)) r) s
 union all
-select 'everything lies between the infinities', count(*),
+select 'everything lies between the infinities', count(*) > 1000,
 	count(*) filter (where histogram_fraction(h, '-infinity', 'infinity') <> 1
 		or histogram_fraction(h, '-infinity', histogram_max(h)) <> 1 or histogram_fraction(h, histogram_max(h), 'infinity') <> 0)
 from random
 where histogram_count(h) > 0;
 
 -- Quantiles rise, and stay between min and max
-select 'quantiles rise from min to max' as property, count(*) as cases,
+select 'quantiles rise from min to max' as property, count(*) > 20000 as many,
 	count(*) filter (where quantile < coalesce(previous, histogram_min(h)) or quantile > histogram_max(h)
 		or (q = 0 and quantile <> histogram_min(h)) or (q = 1 and quantile <> histogram_max(h))) as failures
 from (select i, h, q, histogram_quantile(h, q) as quantile, lag(histogram_quantile(h, q)) over (partition by i order by q) as previous
