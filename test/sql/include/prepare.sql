@@ -1,0 +1,26 @@
+-- What every test of recording begins with: the extension, no series, and a
+-- function that shows a mistake with everything a caller gets to see of it
+set client_min_messages = warning;
+create extension if not exists meshhook_metrics;
+reset client_min_messages;
+do $$begin perform meshhook_metrics.reset(); end$$;
+
+create function pg_temp.mistake(statement text) returns text
+language plpgsql as $$
+declare
+	message text;
+	detail text;
+	hint text;
+begin
+	execute statement;
+	return 'no mistake';
+exception when others then
+	get stacked diagnostics
+		message = message_text,
+		detail = pg_exception_detail,
+		hint = pg_exception_hint;
+	return format('%s: %s', sqlstate, message)
+		|| case when detail <> '' then E'\n  detail: ' || detail else '' end
+		|| case when hint <> '' then E'\n  hint: ' || hint else '' end;
+end
+$$;
