@@ -80,7 +80,7 @@ test-long:
 	PG_CONFIG='$(PG_CONFIG)' COPT='$(COPT)' SUITES='$(or $(SUITES),long)' MAKE='$(MAKE)' test/run
 
 demo:
-	PG_CONFIG='$(PG_CONFIG)' demo/run
+	@PG_CONFIG='$(PG_CONFIG)' demo/run
 
 bench:
 	PG_CONFIG='$(PG_CONFIG)' bench/record

@@ -37,6 +37,7 @@
 #include "port/pg_bswap.h"
 
 #include "histogram.h"
+#include "histogramcompat.h"
 
 #define VERSION						1
 

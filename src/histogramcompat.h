@@ -1,11 +1,12 @@
 /*
  * histogramcompat.h
- *		What the histogram type's input needs that differs between the
- *		PostgreSQL majors that we build on.
+ *		What the histogram type needs that differs between the PostgreSQL majors
+ *		that we build on.
  *
- * From PostgreSQL 16 an input function may be asked to report bad input in its
- * caller's error context instead of raising it.  On 15 there is no such caller:
- * the context is NULL there, and every error is raised.
+ * The macros of varlena moved out of postgres.h in PostgreSQL 16.  And from 16 an
+ * input function may be asked to report bad input in its caller's error context
+ * instead of raising it.  On 15 there is no such caller: the context is NULL
+ * there, and every error is raised.
  */
 #ifndef MHM_HISTOGRAMCOMPAT_H
 #define MHM_HISTOGRAMCOMPAT_H
@@ -16,6 +17,7 @@
 
 #if PG_VERSION_NUM >= 160000
 #include "nodes/miscnodes.h"
+#include "varatt.h"
 #else
 #define errsave(context, ...)	ereport(ERROR, __VA_ARGS__)
 #endif

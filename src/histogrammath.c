@@ -13,6 +13,7 @@
 #include "utils/tuplestore.h"
 
 #include "histogram.h"
+#include "histogramcompat.h"
 
 PG_FUNCTION_INFO_V1(mhm_histogram_count);
 PG_FUNCTION_INFO_V1(mhm_histogram_sum);

@@ -216,18 +216,18 @@ typedef struct MhmRegion
 } MhmRegion;
 
 /* This process's view of the region; NULL where there is none */
-extern PGDLLIMPORT MhmRegion *mhm_region;
-extern PGDLLIMPORT MhmStripePadded *mhm_stripes;
-extern PGDLLIMPORT MhmMetric *mhm_metrics;
-extern PGDLLIMPORT MhmSeries *mhm_series;
-extern PGDLLIMPORT MhmTenantBucket *mhm_tenant_buckets;
-extern PGDLLIMPORT uint32 *mhm_series_heads;
-extern PGDLLIMPORT uint32 *mhm_metric_heads;
-extern PGDLLIMPORT MhmCell *mhm_cells;
-extern PGDLLIMPORT MhmHistogramBody *mhm_histograms;
-extern PGDLLIMPORT MhmChunk *mhm_chunks;
+extern PGDLLEXPORT MhmRegion *mhm_region;
+extern PGDLLEXPORT MhmStripePadded *mhm_stripes;
+extern PGDLLEXPORT MhmMetric *mhm_metrics;
+extern PGDLLEXPORT MhmSeries *mhm_series;
+extern PGDLLEXPORT MhmTenantBucket *mhm_tenant_buckets;
+extern PGDLLEXPORT uint32 *mhm_series_heads;
+extern PGDLLEXPORT uint32 *mhm_metric_heads;
+extern PGDLLEXPORT MhmCell *mhm_cells;
+extern PGDLLEXPORT MhmHistogramBody *mhm_histograms;
+extern PGDLLEXPORT MhmChunk *mhm_chunks;
 
-extern PGDLLIMPORT LWLock *mhm_registry_lock;
+extern PGDLLEXPORT LWLock *mhm_registry_lock;
 
 static inline MhmCell *
 mhm_cell(uint32 stripe, uint32 series)
@@ -271,7 +271,7 @@ extern const char *mhm_region_header_problem(const MhmRegion *region, Size bytes
 											 uint64 system_identifier);
 
 /* Trusting what was found (regionrecover.c); both work on the mapped region */
-extern const char *mhm_region_recover(void);
+extern PGDLLEXPORT const char *mhm_region_recover(void);
 extern void mhm_region_import(MhmRegion *source, MhmRegion *target);
 
 #endif							/* MHM_REGION_H */

@@ -44,7 +44,7 @@ extern MhmFindResult mhm_registry_find(const MhmKey *key, MhmKind kind,
 									   MhmTarget *target, MhmConflict *conflict);
 extern int64 mhm_registry_reset(const char *metric, uint32 metric_length,
 								const pg_uuid_t *tenant);
-extern uint32 mhm_registry_retire_idle(TimestampTz idle_since);
+extern PGDLLEXPORT uint32 mhm_registry_retire_idle(TimestampTz idle_since);
 extern const char *mhm_kind_name(MhmKind kind);
 
 /* metrics.c */
@@ -70,7 +70,7 @@ typedef struct MhmDescription
 extern MhmDescribeResult mhm_metric_describe(const char *name, uint32 length,
 											 const MhmDescription *description,
 											 MhmConflict *conflict);
-extern uint32 mhm_metric_find(const char *name, uint32 length);
+extern PGDLLEXPORT uint32 mhm_metric_find(const char *name, uint32 length);
 extern MhmFindResult mhm_metric_create(const char *name, uint32 length, MhmKind kind,
 									   uint32 *metric, MhmConflict *conflict);
 extern void mhm_metric_forget(uint32 metric);

@@ -29,7 +29,7 @@ my $prom_client = Peer->prom_client('node/prom_client.mjs');
 my %about = (
 	measured_at => strftime('%Y-%m-%dT%H:%M:%SZ', gmtime $started),
 	quick => $quick ? JSON::PP::true : JSON::PP::false,
-	machine => machine(),
+	machine => { %{ machine() }, load_before => load() },
 	versions => {
 		postgresql => scalar $session->sql('show server_version'),
 		meshhook_metrics =>
@@ -48,6 +48,7 @@ $cluster->stop;
 Measures::memory_and_exposition($report);
 
 $about{seconds} = time - $started;
+$about{machine}{load_after} = load();
 print_about();
 $report->print_table;
 $report->write_json("$ENV{MHM_TMP}/record.json", %about);
@@ -66,11 +67,18 @@ sub machine
 	};
 }
 
+# Processes that wanted a processor, over the last minute
+sub load
+{
+	return 0 + (split ' ', Cluster::read_file('/proc/loadavg'))[0];
+}
+
 sub print_about
 {
 	my ($machine, $versions) = @about{qw(machine versions)};
 	print "\nmeshhook_metrics $versions->{meshhook_metrics}, PostgreSQL $versions->{postgresql}, ",
 	  "prom-client $versions->{prom_client} on Node $versions->{node}\n",
 	  "$machine->{cpu}, $machine->{cores} cores, $machine->{memory_gib} GiB, $machine->{system}\n",
-	  "$about{measured_at}, $about{seconds} s", $quick ? '; a quick run: its figures mean little' : '', "\n";
+	  "$about{measured_at}, $about{seconds} s, load $machine->{load_before} before",
+	  $quick ? '; a quick run: its figures mean little' : '', "\n";
 }

@@ -63,25 +63,26 @@ cross join lateral (
            case when i % 10 < 5 then 1 when i % 10 < 9 then round(0.001 * i, 4) else i end as value
 ) s;
 
--- Nanoseconds that one execution of a statement takes
-create function bench.nanoseconds(statement text) returns float8
+-- Processor time that one execution of a statement takes
+create function bench.cpu_nanoseconds(statement text) returns bigint
 language plpgsql as $$
 declare
-    started timestamptz := clock_timestamp();
+    started bigint := mhm_empty.cpu_nanoseconds();
 begin
     execute statement;
-    return extract(epoch from clock_timestamp() - started) * 1e9;
+    return mhm_empty.cpu_nanoseconds() - started;
 end
 $$;
 
 -- Waits until the session that holds the start lock lets go, so that sessions
--- start together; returns the seconds since the epoch of both ends.
-create function bench.started_together(statement text, out started float8, out finished float8)
+-- start together; returns the seconds since the epoch of both ends, and the
+-- processor time in between.
+create function bench.started_together(statement text, out started float8, out finished float8, out cpu_nanoseconds bigint)
 language plpgsql as $$
 begin
     perform pg_advisory_xact_lock_shared(1);
     started := extract(epoch from clock_timestamp());
-    execute statement;
+    cpu_nanoseconds := bench.cpu_nanoseconds(statement);
     finished := extract(epoch from clock_timestamp());
 end
 $$;

@@ -26,8 +26,15 @@ my %options = (verbosity => 0, failures => 1, comments => 0, timer => 1, jobs =>
 $options{exec} = [ split ' ', $exec ] if $exec;
 $options{exec} = sub { return [ $_[1] ] } if $binary;
 
-my %seen;
+my (%seen, %said);
 my $harness = TAP::Harness->new(\%options);
+$harness->callback(made_parser => sub {
+	my ($parser, $job) = @_;
+	$parser->callback(test => sub {
+		my ($test) = @_;
+		$said{ $job->[1] }{ $test->number } = $test->description;
+	});
+});
 my $aggregate = $harness->runtests(
 	map { my $name = $_; $name =~ s{.*/}{}; $seen{$name} = $_; [ $_, $name ] } @files);
 
@@ -41,7 +48,7 @@ for my $name (sort keys %seen)
 	my $trouble = 0;
 
 	$passed += scalar $parser->passed;
-	push @names, "$suite/$name: test $_" for @bad;
+	push @names, "$suite/$name: test $_ " . ($said{$name}{$_} // '') for @bad;
 	if (!@bad && $parser->parse_errors)
 	{
 		push @names, "$suite/$name: " . join('; ', $parser->parse_errors);

@@ -44,7 +44,7 @@ bounded()
 
 run_suites()
 {
-	local suite started total
+	local suite started counted total
 
 	: >"$results"
 	: >"$failures"
@@ -53,7 +53,10 @@ run_suites()
 		for suite in $SUITES; do
 			started=$SECONDS
 			heading "$suite"
-			"suite_$suite"
+			counted=$(wc -l <"$results")
+			# before || no command ends the shell: the summary is always reached
+			"suite_$suite" || true
+			[ "$(wc -l <"$results")" -gt "$counted" ] || failed "$suite: counted no test"
 			echo "# $suite: $((SECONDS - started)) s"
 		done
 	fi
@@ -114,23 +117,24 @@ harness()
 	local name=$1
 
 	shift
-	bounded 1500 perl test/lib/harness.pl --suite "$name" --results "$results" \
+	bounded "${limit:-1500}" perl test/lib/harness.pl --suite "$name" --results "$results" \
 		--failures "$failures" "$@" || true
 }
 
 # Turn what pg_regress and pg_isolation_regress print into counts: 16 and later
-# print "ok 1 - name", 15 prints "test name ... ok".
+# print "ok 1 - name 12 ms", 15 prints "test name ... ok 12 ms".
 count_regress()
 {
-	local suite=$1 log=$2 name verdict before
+	local suite=$1 log=$2 verdict name duration before
 
 	before=$(wc -l <"$results")
-	while read -r verdict name; do
-		if [ "$verdict" = ok ]; then passed "$suite/$name"; else failed "$suite/$name"; fi
+	while read -r verdict name duration; do
+		if [ "$verdict" = ok ]; then passed "$suite/$name ($duration)"; else failed "$suite/$name"; fi
 	done < <(sed -nE \
-		-e 's/^(ok|not ok) +[0-9]+ +[-+] +([^ ]+).*/\1 \2/;s/^not ok /failed /;t print' \
-		-e 's/^(test)? +([^ ]+) +\.\.\. +(ok|FAILED).*/\3 \2/;s/^FAILED /failed /;t print' \
-		-e 'd;:print' -e p "$log")
+		-e 's/^not ok +[0-9]+ +[-+] +([^ ]+) *(.*)/failed \1 \2/p' \
+		-e 's/^ok +[0-9]+ +[-+] +([^ ]+) *(.*)/ok \1 \2/p' \
+		-e 's/^(test)? +([^ ]+) +\.\.\. +FAILED *(.*)/failed \2 \3/p' \
+		-e 's/^(test)? +([^ ]+) +\.\.\. +ok *(.*)/ok \2 \3/p' "$log")
 	[ "$(wc -l <"$results")" -gt "$before" ] || {
 		show "$log"
 		failed "$suite: did not run"
@@ -180,7 +184,7 @@ suite_unit()
 			out=$MHM_TMP/unit/$name${flags:+-sanitized}
 			# shellcheck disable=SC2086
 			if gcc -std=gnu99 -O2 -g -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare $COPT $flags \
-				-Isrc -I"$("$PG_CONFIG" --includedir-server)" -D_GNU_SOURCE -o "$out" "$source" \
+				-iquote src -I"$("$PG_CONFIG" --includedir-server)" -D_GNU_SOURCE -o "$out" "$source" \
 				-L"$("$PG_CONFIG" --pkglibdir)" -lpgcommon -lpgport -lm >"$out.log" 2>&1; then
 				binaries+=("$out")
 			else
@@ -233,7 +237,7 @@ perl_tests()
 		unset PGHOST PGPORT PGUSER PGDATABASE
 		export TESTDIR=$folder TESTDATADIR=$folder/tmp_check TESTLOGDIR=$folder/tmp_check/log
 		export PG_REGRESS=$source/regress/pg_regress PG_TEST_PORT_DIR=$MHM_TMP/ports
-		export PERL5LIB=$source/perl:$PWD/test/lib:$PWD/test/t PG_CONFIG
+		export PERL5LIB=$source/perl:$PWD/test/t/lib:$PWD/test/lib PG_CONFIG
 		harness "$suite" --logs "$folder/tmp_check/log" "$@"
 	)
 }
@@ -247,5 +251,5 @@ suite_tap()
 suite_long()
 {
 	nothing_in test/long '*.pl' && return
-	perl_tests --jobs 1 test/long/*.pl
+	limit=7200 perl_tests --jobs 1 test/long/*.pl
 }

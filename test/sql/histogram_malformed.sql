@@ -69,10 +69,10 @@ $$;
 
 create temporary table texts as
 select input, r.*
-from (select pg_temp.mutated(h::text) as input from seeds, generate_series(1, 450) where length(h::text) < 2000) m, pg_temp.read_text(input) r;
+from (select pg_temp.mutated(h::text) as input from seeds, generate_series(1, 300) where length(h::text) < 2000) m, pg_temp.read_text(input) r;
 
-select count(distinct input) > 3000 as many,
-	count(*) filter (where state = '00000') > 100 as some_read,
+select count(distinct input) > 1500 as many,
+	count(*) filter (where state = '00000') > 50 as some_read,
 	count(*) filter (where state <> '00000') > 1000 as some_refused,
 	count(*) filter (where state not in ('00000', '22P02', '22003', '22P05')) as unclean,
 	count(*) filter (where h is not null and histogram_send(h::text::histogram) <> histogram_send(h)) as changed
@@ -223,7 +223,7 @@ $$;
 create temporary table stored as
 select input, pg_temp.used(input) as states
 from (
-	select pg_temp.mutated(histogram_send(h)) as input from seeds, generate_series(1, 150)
+	select pg_temp.mutated(histogram_send(h)) as input from seeds, generate_series(1, 120)
 	union all
 	select substr(histogram_send(h), 1, n) from seeds, generate_series(0, length(histogram_send(h))) n
 	union all

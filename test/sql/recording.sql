@@ -29,9 +29,12 @@ where metric = 'recording_depth';
 -- A histogram counts what is zero, small, within its window, and large
 select meshhook_metrics.observe('recording_seconds', value)
 from unnest(array[0, 5e-324, 2 ^ -20, 1, 1, 2 ^ 12, 1e9]) value;
-select metric, kind, value, count, sum, min, max, histogram
+select metric, kind, value, count, sum, min, max
 from meshhook_metrics.snapshot()
 where metric = 'recording_seconds';
+select b.*
+from meshhook_metrics.snapshot() s, meshhook_metrics.histogram_buckets(s.histogram) b
+where s.metric = 'recording_seconds';
 
 -- observe_since() takes the seconds that have passed by the clock, and never
 -- less than none

@@ -108,7 +108,6 @@ from unnest(array['x', ' ', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a1', 'a0eebc99-9c0
 rollback;
 
 -- The setting says what is wrong with it
-\set VERBOSITY default
 set meshhook_metrics.tenant = 'acme';
 select pg_temp.mistake($$ select set_config('meshhook_metrics.tenant', 'acme', false) $$);
 show meshhook_metrics.tenant;

@@ -28,3 +28,10 @@ as 'MODULE_PATHNAME', 'mhm_empty_record';
 
 comment on function record(jsonb)
 is 'Does nothing and returns 0: the cost of calling a function of the signature of meshhook_metrics.record.';
+
+create function cpu_nanoseconds() returns bigint
+language c volatile
+as 'MODULE_PATHNAME', 'mhm_empty_cpu_nanoseconds';
+
+comment on function cpu_nanoseconds()
+is 'The processor time that this backend has used since it started, in nanoseconds.';

@@ -24,3 +24,9 @@ exception when others then
 		|| case when hint <> '' then E'\n  hint: ' || hint else '' end;
 end
 $$;
+
+-- The same without the hint
+create function pg_temp.brief_mistake(statement text) returns text
+language sql as $$
+	select regexp_replace(pg_temp.mistake(statement), '\n  hint: .*', '')
+$$;

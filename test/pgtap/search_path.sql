@@ -1,0 +1,65 @@
+-- What is in the search_path makes no difference to what the functions do
+begin;
+set local client_min_messages = warning;
+create extension if not exists meshhook_metrics;
+select no_plan();
+do $$begin perform meshhook_metrics.reset(); end$$;
+
+-- The same calls, under a search_path; everything they mention is qualified
+create function pg_temp.use(path text) returns text
+language plpgsql as $$
+declare
+	result text;
+begin
+	perform pg_catalog.set_config('search_path', path, true);
+	perform meshhook_metrics.reset();
+	perform meshhook_metrics.describe('path_total', 'counter', 'Help.', 'unit');
+	perform meshhook_metrics.inc('path_total', 2, '{"code": 200, "retry": true, "share": 0.5}');
+	perform meshhook_metrics.gauge_set('path_depth', 3, '{}', '11111111-1111-1111-1111-111111111111');
+	perform meshhook_metrics.gauge_add('path_depth', 4, '{}', '11111111-1111-1111-1111-111111111111');
+	perform meshhook_metrics.observe('path_seconds', 5);
+	perform meshhook_metrics.observe_since('path_since_seconds', pg_catalog.clock_timestamp() + '1 hour'::pg_catalog.interval);
+	perform meshhook_metrics.record('[{"op": "inc", "metric": "path_total", "value": 6, "labels": {"code": 200}, "tenant": "{11111111111111111111111111111111}"}]');
+	select pg_catalog.string_agg(pg_catalog.concat_ws(' ', s.tenant_id, s.metric, s.labels, s.value, s.count, s.histogram), '; ' order by s.metric, s.tenant_id)
+	into result
+	from meshhook_metrics.snapshot() s;
+	result := result || ' / ' || pg_catalog.md5(meshhook_metrics.prometheus());
+	result := result || ' / ' || pg_catalog.to_jsonb('{"schema":3,"count":1,"sum":1,"min":1,"max":1,"zero":0,"offset":0,"buckets":[1],"overflow":0}'::meshhook_metrics.histogram);
+	result := result || ' / ' || (select pg_catalog.concat_ws(' ', meshhook_metrics.histogram_quantile(h, 0.5), meshhook_metrics.histogram_fraction(h, 0, 2), h::pg_catalog.json)
+		from (select meshhook_metrics.histogram_of(v) as h from pg_catalog.unnest(array[1.0, 2.0, 3.0]) v) o);
+	result := result || ' / ' || (select s.series_used from meshhook_metrics.status() s);
+	perform pg_catalog.set_config('search_path', 'public', true);
+	return result;
+end
+$$;
+
+select is(pg_temp.use(''), pg_temp.use('meshhook_metrics, public'), 'an empty one');
+select is(pg_temp.use('pg_catalog'), pg_temp.use('meshhook_metrics, public'), 'without the schema');
+select is(pg_temp.use('no_such_schema'), pg_temp.use('meshhook_metrics, public'), 'a schema that does not exist');
+
+-- One in which somebody has put other things under the names of the catalogue
+create schema regress_hostile;
+create function regress_hostile.jsonb_in(text) returns jsonb language sql as $$ select '{"hostile": true}'::jsonb $$;
+create function regress_hostile.numeric_out(numeric) returns text language sql as $$ select 'hostile'::text $$;
+create function regress_hostile.histogram_json(meshhook_metrics.histogram) returns json language sql as $$ select '"hostile"'::json $$;
+create function regress_hostile.inc(text) returns void language sql as $$ select 1 / 0 $$;
+create domain regress_hostile.uuid as text;
+create domain regress_hostile.jsonb as text;
+select is(pg_temp.use('regress_hostile, pg_catalog'), pg_temp.use('meshhook_metrics, public'), 'a hostile one');
+
+-- Also while the extension is created: its script names what it uses
+create function regress_hostile.format(text, variadic "any") returns text language internal as 'text_format';
+create operator regress_hostile.= (leftarg = oid, rightarg = oid, procedure = oidne);
+select lives_ok($$
+	drop extension meshhook_metrics cascade;
+	set local search_path = regress_hostile, pg_catalog;
+	create extension meshhook_metrics;
+	set local search_path = public $$, 'the extension is created under the hostile one');
+select ok(not exists (
+		select
+		from pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+		where p.pronamespace = 'meshhook_metrics'::regnamespace and a.grantee = 0),
+	'and keeps PUBLIC out all the same');
+
+select * from finish();
+rollback;

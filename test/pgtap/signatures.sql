@@ -1,0 +1,85 @@
+-- The functions are exactly these
+begin;
+set local client_min_messages = warning;
+create extension if not exists meshhook_metrics;
+select no_plan();
+set local search_path = public, pg_catalog;
+
+create temp table expected (name text, arguments text, result text, volatility text, parallel text, strict boolean);
+insert into expected values
+	('inc', 'metric text, value double precision DEFAULT 1, labels jsonb DEFAULT ''{}''::jsonb, tenant uuid DEFAULT NULL::uuid', 'void', 'volatile', 'restricted', false),
+	('gauge_set', 'metric text, value double precision, labels jsonb DEFAULT ''{}''::jsonb, tenant uuid DEFAULT NULL::uuid', 'void', 'volatile', 'restricted', false),
+	('gauge_add', 'metric text, value double precision, labels jsonb DEFAULT ''{}''::jsonb, tenant uuid DEFAULT NULL::uuid', 'void', 'volatile', 'restricted', false),
+	('observe', 'metric text, value double precision, labels jsonb DEFAULT ''{}''::jsonb, tenant uuid DEFAULT NULL::uuid', 'void', 'volatile', 'restricted', false),
+	('observe_since', 'metric text, started timestamp with time zone, labels jsonb DEFAULT ''{}''::jsonb, tenant uuid DEFAULT NULL::uuid', 'void', 'volatile', 'restricted', false),
+	('record', 'batch jsonb', 'integer', 'volatile', 'restricted', false),
+	('describe', 'metric text, kind text, help text DEFAULT NULL::text, unit text DEFAULT NULL::text, min_exponent integer DEFAULT NULL::integer', 'void', 'volatile', 'restricted', false),
+	('reset', 'metric text DEFAULT NULL::text, tenant uuid DEFAULT NULL::uuid', 'bigint', 'volatile', 'restricted', false),
+	('snapshot', 'tenant uuid DEFAULT NULL::uuid, OUT tenant_id uuid, OUT metric text, OUT kind text, OUT labels jsonb, OUT value double precision, OUT count bigint, OUT sum double precision, OUT min double precision, OUT max double precision, OUT histogram meshhook_metrics.histogram, OUT updated_at timestamp with time zone', 'SETOF record', 'volatile', 'restricted', false),
+	('status', 'OUT preloaded boolean, OUT storage_installed boolean, OUT worker_pid integer, OUT series_used integer, OUT series_max integer, OUT histograms_used integer, OUT histograms_max integer, OUT shared_memory_bytes bigint, OUT last_flush_at timestamp with time zone, OUT last_flush_ms double precision, OUT tick bigint, OUT flush_errors bigint, OUT last_error text, OUT discarded jsonb', 'record', 'volatile', 'restricted', false),
+	('prometheus', 'tenant uuid DEFAULT NULL::uuid', 'text', 'volatile', 'restricted', false),
+	('histogram_count', 'meshhook_metrics.histogram', 'bigint', 'immutable', 'safe', true),
+	('histogram_sum', 'meshhook_metrics.histogram', 'double precision', 'immutable', 'safe', true),
+	('histogram_avg', 'meshhook_metrics.histogram', 'double precision', 'immutable', 'safe', true),
+	('histogram_min', 'meshhook_metrics.histogram', 'double precision', 'immutable', 'safe', true),
+	('histogram_max', 'meshhook_metrics.histogram', 'double precision', 'immutable', 'safe', true),
+	('histogram_quantile', 'histogram meshhook_metrics.histogram, q double precision', 'double precision', 'immutable', 'safe', true),
+	('histogram_fraction', 'histogram meshhook_metrics.histogram, lower double precision, upper double precision', 'double precision', 'immutable', 'safe', true),
+	('histogram_buckets', 'histogram meshhook_metrics.histogram, OUT lower double precision, OUT upper double precision, OUT count bigint', 'SETOF record', 'immutable', 'safe', true),
+	('histogram_json', 'meshhook_metrics.histogram', 'json', 'immutable', 'safe', true),
+	('histogram_in', 'cstring', 'meshhook_metrics.histogram', 'immutable', 'safe', true),
+	('histogram_out', 'meshhook_metrics.histogram', 'cstring', 'immutable', 'safe', true),
+	('histogram_recv', 'internal', 'meshhook_metrics.histogram', 'immutable', 'safe', true),
+	('histogram_send', 'meshhook_metrics.histogram', 'bytea', 'immutable', 'safe', true),
+	('histogram_merge', 'meshhook_metrics.histogram', 'meshhook_metrics.histogram', 'immutable', 'safe', false),
+	('histogram_of', 'double precision', 'meshhook_metrics.histogram', 'immutable', 'safe', false),
+	('histogram_merge_transition', 'internal, meshhook_metrics.histogram', 'internal', 'immutable', 'safe', false),
+	('histogram_of_transition', 'internal, double precision', 'internal', 'immutable', 'safe', false),
+	('histogram_combine', 'internal, internal', 'internal', 'immutable', 'safe', false),
+	('histogram_serialize', 'internal', 'bytea', 'immutable', 'safe', true),
+	('histogram_deserialize', 'bytea, internal', 'internal', 'immutable', 'safe', true),
+	('histogram_final', 'internal', 'meshhook_metrics.histogram', 'immutable', 'safe', false);
+
+create temp view actual as
+select
+	p.oid,
+	p.proname::text as name,
+	pg_get_function_arguments(p.oid) as arguments,
+	pg_get_function_result(p.oid) as result,
+	case p.provolatile when 'i' then 'immutable' when 's' then 'stable' else 'volatile' end as volatility,
+	case p.proparallel when 's' then 'safe' when 'r' then 'restricted' else 'unsafe' end as parallel,
+	p.proisstrict as strict
+from pg_proc p
+where p.pronamespace = 'meshhook_metrics'::regnamespace;
+
+select set_eq('select name from actual', 'select name from expected', 'there are these functions and no others');
+select is((select count(*) from actual), (select count(*) from expected), 'each of them once');
+select is(a.arguments, e.arguments, e.name || '(): arguments') from expected e left join actual a using (name);
+-- pg_get_function_result() is null for aggregates up to 15
+select is(coalesce(a.result, format_type(p.prorettype, null)), e.result, e.name || '(): result')
+from expected e
+left join actual a using (name)
+left join pg_proc p on p.oid = a.oid;
+select is(a.volatility, e.volatility, e.name || '(): volatility') from expected e left join actual a using (name);
+select is(a.parallel, e.parallel, e.name || '(): parallel safety') from expected e left join actual a using (name);
+select is(a.strict, e.strict, e.name || '(): strictness') from expected e left join actual a using (name);
+
+-- The type, its aggregates and its cast
+select has_type('meshhook_metrics', 'histogram', 'the type histogram');
+select is(t.typinput::text || ' ' || t.typoutput::text || ' ' || t.typreceive::text || ' ' || t.typsend::text,
+	'meshhook_metrics.histogram_in meshhook_metrics.histogram_out meshhook_metrics.histogram_recv meshhook_metrics.histogram_send',
+	'it has text and binary input and output')
+from pg_type t
+where t.oid = 'meshhook_metrics.histogram'::regtype;
+select is(a.aggcombinefn::text || ' ' || a.aggserialfn::text || ' ' || a.aggdeserialfn::text,
+	'meshhook_metrics.histogram_combine meshhook_metrics.histogram_serialize meshhook_metrics.histogram_deserialize',
+	a.aggfnoid::text || '() aggregates in part')
+from pg_aggregate a
+where a.aggfnoid in ('meshhook_metrics.histogram_merge'::regproc, 'meshhook_metrics.histogram_of'::regproc);
+select is((select string_agg(format('%s as %s, context %s', castfunc::regproc, casttarget::regtype, castcontext), '; ')
+	from pg_cast
+	where castsource = 'meshhook_metrics.histogram'::regtype),
+	'meshhook_metrics.histogram_json as json, context e', 'it casts to json, explicitly, and to nothing else');
+
+select * from finish();
+rollback;

@@ -1,0 +1,281 @@
+# Clusters with meshhook_metrics preloaded, for the TAP tests here and in
+# test/long. Owns what those clusters leave behind when a test kills them: at
+# the end every server is stopped and its shared memory object removed.
+
+package MetricsCluster;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use Fcntl ':seek';
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes ();
+
+our @EXPORT = qw(
+  new_metrics_cluster new_plain_cluster configure session
+  region_objects remember_region kill_server
+  totals everything exposition counter discarded
+  same_ok consistent_ok log_mark log_since await
+);
+
+# What a test may compare before and after: every series with all it holds
+our $EVERYTHING = <<'SQL';
+select
+	tenant_id, metric, kind, labels, value, count, sum, min, max, histogram, updated_at
+from meshhook_metrics.snapshot()
+order by metric collate "C", tenant_id, labels
+SQL
+
+my @nodes;
+my %objects;
+
+# A cluster that is initialized but not started
+sub new_plain_cluster
+{
+	my ($name, %init) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+
+	$node->init(extra => [ '--no-locale', '--encoding=UTF8' ], %init);
+	$node->append_conf('postgresql.conf', <<'CONF');
+restart_after_crash = on
+log_statement = none
+autovacuum = off
+max_connections = 30
+max_prepared_transactions = 10
+CONF
+	push @nodes, $node;
+	return $node;
+}
+
+# A running cluster with the extension and these meshhook_metrics settings
+sub new_metrics_cluster
+{
+	my ($name, %settings) = @_;
+	my $node = new_plain_cluster($name);
+
+	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'meshhook_metrics'");
+	configure($node, %settings);
+	$node->start;
+	remember_region($node);
+	$node->safe_psql('postgres', 'create extension meshhook_metrics');
+	return $node;
+}
+
+# Settings without their prefix; they count from the next start or reload
+sub configure
+{
+	my ($node, %settings) = @_;
+
+	$node->append_conf('postgresql.conf', "meshhook_metrics.$_ = $settings{$_}")
+	  for sort keys %settings;
+	return;
+}
+
+# A session that stays open; errors are left to the test in $session->{stderr}
+sub session
+{
+	my ($node, $database) = @_;
+
+	return $node->background_psql($database // 'postgres', on_error_stop => 0);
+}
+
+# The shared memory objects that a server has mapped
+sub region_objects
+{
+	my ($node) = @_;
+	my %found;
+
+	open my $maps, '<', "/proc/$node->{_pid}/maps" or return;
+	while (my $line = <$maps>)
+	{
+		$found{$1} = 1 if $line =~ m{(/dev/shm/meshhook_metrics\.\S+)};
+	}
+	close $maps;
+	return sort keys %found;
+}
+
+# Note a server's objects, so that they go also when the test ends badly
+sub remember_region
+{
+	my ($node) = @_;
+	my @found = region_objects($node);
+
+	$objects{$_} = 1 for @found;
+	return $found[0];
+}
+
+sub children_of
+{
+	my ($pid) = @_;
+	my @children;
+
+	for my $stat (glob '/proc/[0-9]*/stat')
+	{
+		open my $file, '<', $stat or next;
+		my $line = <$file> // '';
+		close $file;
+		push @children, $1 if $line =~ /^(\d+) \(.*\) \S (\d+) / && $2 == $pid;
+	}
+	return @children;
+}
+
+# Wait for a condition, as poll_query_until does for one in SQL
+sub await
+{
+	my ($condition, $what) = @_;
+	my $attempts = 10 * $PostgreSQL::Test::Utils::timeout_default;
+
+	while (!$condition->())
+	{
+		die "timed out waiting for $what" if $attempts-- <= 0;
+		Time::HiRes::usleep(100_000);
+	}
+	return;
+}
+
+# SIGKILL the postmaster, and wait until its orphans have ended by themselves
+sub kill_server
+{
+	my ($node) = @_;
+	my $postmaster = $node->{_pid};
+	my @left;
+
+	remember_region($node);
+	@left = ($postmaster, children_of($postmaster));
+	$node->kill9;
+	await(sub { @left = grep { kill 0, $_ } @left; !@left }, 'the processes of a killed server');
+	return;
+}
+
+sub everything
+{
+	my ($node, $database) = @_;
+
+	return $node->safe_psql($database // 'postgres', $EVERYTHING);
+}
+
+# prometheus() in a form that does not depend on the places of series, nor on
+# the size of the region
+sub exposition
+{
+	my ($node) = @_;
+	my $text = $node->safe_psql('postgres', 'select meshhook_metrics.prometheus()');
+
+	return join "\n", sort grep { !/^meshhook_metrics_(\w+_limit|shared_memory_bytes) / } split /\n/, $text;
+}
+
+# "calls|sum" over all series of a metric, overflow included
+sub totals
+{
+	my ($node, $metric) = @_;
+
+	return $node->safe_psql('postgres', <<"SQL");
+select coalesce(sum(count), 0), coalesce(sum(sum), 0)
+from meshhook_metrics.snapshot()
+where metric = '$metric'
+SQL
+}
+
+sub counter
+{
+	my ($node, $metric) = @_;
+
+	return (split /\|/, totals($node, $metric))[1];
+}
+
+# How many samples status() says were discarded for a reason
+sub discarded
+{
+	my ($node, $reason) = @_;
+
+	return $node->safe_psql('postgres',
+		"select discarded ->> '$reason' from meshhook_metrics.status()");
+}
+
+# Compare long texts, and show only the lines in which they differ
+sub same_ok
+{
+	my ($got, $expected, $name) = @_;
+	my %expected = map { $_ => 1 } split /\n/, $expected;
+	my %got = map { $_ => 1 } split /\n/, $got;
+	my @missing = grep { !$got{$_} } sort keys %expected;
+	my @unexpected = grep { !$expected{$_} } sort keys %got;
+
+	return ok(1, $name) if $got eq $expected;
+	ok(0, $name);
+	splice @missing, 5;
+	splice @unexpected, 5;
+	diag(map { "$_\n" } 'missing, among others:', @missing, 'unexpected, among others:', @unexpected);
+	return;
+}
+
+# Nothing that is shown may contradict itself, whatever happened before
+sub consistent_ok
+{
+	my ($node, $name) = @_;
+	my ($code, $out, $err) = $node->psql('postgres', <<'SQL');
+with
+	shown as materialized (select * from meshhook_metrics.snapshot())
+select 'histogram ' || metric || labels
+from shown s
+where kind = 'histogram'
+	and (count <> meshhook_metrics.histogram_count(histogram)
+		or count <> (select sum(b.count) from meshhook_metrics.histogram_buckets(s.histogram) b))
+union all
+select 'twice ' || metric || labels
+from shown
+group by tenant_id, metric, labels
+having count(*) > 1
+union all
+select 'not finite ' || metric || labels
+from shown
+where sum::text in ('NaN', 'Infinity', '-Infinity')
+	or value::text in ('NaN', 'Infinity', '-Infinity')
+	or min > max
+	or min::text in ('NaN', 'Infinity', '-Infinity')
+	or max::text in ('NaN', 'Infinity', '-Infinity')
+union all
+select 'more series shown than used'
+from meshhook_metrics.status()
+where series_used < (select count(*) from shown where not labels ? 'overflow')
+union all
+select 'no exposition'
+where length(meshhook_metrics.prometheus()) < 100
+SQL
+
+	is("$code|$out|$err", '0||', $name);
+	return;
+}
+
+# For what a server logs from here on
+sub log_mark
+{
+	my ($node) = @_;
+
+	return -s $node->logfile // 0;
+}
+
+sub log_since
+{
+	my ($node, $mark) = @_;
+
+	return PostgreSQL::Test::Utils::slurp_file($node->logfile, $mark);
+}
+
+# Runs before PostgreSQL::Test::Cluster's own, which cleans up less
+END
+{
+	my $status = $?;
+
+	for my $node (@nodes)
+	{
+		$node->stop('immediate', fail_ok => 1) if defined $node->{_pid};
+	}
+	unlink keys %objects;
+	$? = $status;
+}
+
+1;
