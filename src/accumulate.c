@@ -51,6 +51,9 @@
 #include "storage/pmsignal.h"
 
 #define SPINS_BEFORE_SLEEPING	200
+#define SHORTEST_SLEEP_US		10
+#define LONGEST_SLEEP_US		10000
+#define STUCK_AFTER_US			(60 * 1000 * 1000L)
 #define READ_ATTEMPTS			8
 
 /* The sum over all stripes, of which there are at most 1024, stays finite */
@@ -58,22 +61,38 @@
 
 static uint32 my_stripe = MHM_NONE;
 
+/* How long a process has been waiting for a stripe */
+typedef struct StripeWait
+{
+	int			spins;
+	long		sleep_us;
+	long		slept_us;
+} StripeWait;
+
 /*
  * Wait a moment for a stripe.  A process that lost its postmaster must not
- * wait for a stripe whose holder was killed: nobody will clean up.
+ * wait for a stripe whose holder was killed: nobody will clean up.  And as
+ * with PostgreSQL's own spinlocks, one that stays held was left by a process
+ * that ended without a crash; only a restart sets that right.
  */
 static void
-wait_for_stripe(int *spins)
+wait_for_stripe(StripeWait *wait)
 {
-	if (++*spins < SPINS_BEFORE_SLEEPING)
+	if (wait->spins++ < SPINS_BEFORE_SLEEPING)
 	{
 		pg_spin_delay();
 		return;
 	}
-	*spins = 0;
 	if (IsUnderPostmaster && !PostmasterIsAlive())
 		proc_exit(1);
-	pg_usleep(10);
+	if (wait->slept_us > STUCK_AFTER_US)
+		ereport(PANIC,
+				errcode(ERRCODE_INTERNAL_ERROR),
+				errmsg("a stripe of meshhook_metrics is stuck"),
+				errdetail("The process that held it has ended within a few instructions of recording a sample."));
+	wait->sleep_us = Min(Max(wait->sleep_us * 2, SHORTEST_SLEEP_US), LONGEST_SLEEP_US);
+	wait->slept_us += wait->sleep_us;
+	pg_usleep(wait->sleep_us);
 }
 
 /* The slow way to a stripe: go round until one is free */
@@ -81,7 +100,7 @@ static pg_noinline uint32
 hold_another_stripe(void)
 {
 	uint32		stripes = mhm_region->geometry.stripes;
-	int			spins = 0;
+	StripeWait	wait = {0};
 
 	if (my_stripe == MHM_NONE)
 		my_stripe = (uint32) Max(mhm_process_number_compat(), 0) % stripes;
@@ -98,7 +117,7 @@ hold_another_stripe(void)
 				return number;
 			}
 		}
-		wait_for_stripe(&spins);
+		wait_for_stripe(&wait);
 	}
 }
 
@@ -116,10 +135,10 @@ static void
 hold_this_stripe(uint32 number)
 {
 	pg_atomic_flag *lock = &mhm_stripes[number].stripe.lock;
-	int			spins = 0;
+	StripeWait	wait = {0};
 
 	while (!pg_atomic_test_set_flag(lock))
-		wait_for_stripe(&spins);
+		wait_for_stripe(&wait);
 }
 
 /* A release: what was written while holding is seen by the next holder */
@@ -205,9 +224,9 @@ note_time(MhmSeries *series, TimestampTz now)
 
 /* Count a discard in a stripe that is held, when nothing else is at stake */
 static inline void
-discard_in(MhmStripe *stripe, MhmDiscardReason reason)
+discard_in(MhmStripe *stripe, MhmDiscardReason reason, uint64 calls)
 {
-	stripe->discarded[reason]++;
+	stripe->discarded[reason] += calls;
 }
 
 /*
@@ -251,7 +270,7 @@ mhm_accumulate(const MhmTarget *target, MhmOperation operation, double value,
 	}
 	if (unlikely(!in_range))
 	{
-		discard_in(stripe, MHM_DISCARD_OUT_OF_RANGE);
+		discard_in(stripe, MHM_DISCARD_OUT_OF_RANGE, calls);
 		leave_stripe(number);
 		return true;
 	}
@@ -299,13 +318,13 @@ mhm_accumulate(const MhmTarget *target, MhmOperation operation, double value,
 	return true;
 }
 
-/* Count a sample that goes nowhere */
+/* Count samples that go nowhere */
 void
-mhm_accumulate_discard(MhmDiscardReason reason)
+mhm_accumulate_discard(MhmDiscardReason reason, uint64 calls)
 {
 	uint32		number = hold_stripe();
 
-	discard_in(&mhm_stripes[number].stripe, reason);
+	discard_in(&mhm_stripes[number].stripe, reason, calls);
 	leave_stripe(number);
 }
 

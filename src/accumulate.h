@@ -41,7 +41,7 @@ typedef struct MhmTotals
 
 extern bool mhm_accumulate(const MhmTarget *target, MhmOperation operation,
 						   double value, uint64 calls, TimestampTz now);
-extern void mhm_accumulate_discard(MhmDiscardReason reason);
+extern void mhm_accumulate_discard(MhmDiscardReason reason, uint64 calls);
 extern void mhm_accumulate_quiesce(void);
 extern void mhm_accumulate_clear(uint32 series);
 extern void mhm_accumulate_read(uint32 series, MhmTotals *totals, uint64 *counts);

@@ -22,7 +22,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "cache.h"
 #include "labels.h"
 #include "settings.h"
@@ -33,6 +32,8 @@
 #define INITIAL_SLOTS		256
 #define MAX_SLOTS			32768
 #define MAX_KEY_BYTES		(4 * 1024 * 1024)
+
+#define NO_KIND				((MhmKind) 0)
 
 typedef struct CacheEntry
 {
@@ -52,14 +53,14 @@ static uint32 slots = 0;		/* a power of two */
 static uint32 used = 0;
 static Size key_bytes = 0;
 
-static uint32
-hash_key(const MhmSampleKey *key)
+uint64
+mhm_sample_key_hash(const MhmSampleKey *key)
 {
 	uint64		hash;
 
-	hash = mhm_hash_bytes((const char *) key->tenant->data, UUID_LEN, mhm_region->region_id);
+	hash = mhm_hash_bytes((const char *) key->tenant->data, UUID_LEN, mhm_region->hash_seed);
 	hash = mhm_hash_bytes(key->metric, key->metric_length, hash);
-	return (uint32) mhm_hash_bytes(key->labels, key->labels_length, hash);
+	return mhm_hash_bytes(key->labels, key->labels_length, hash);
 }
 
 static inline bool
@@ -131,7 +132,7 @@ is_current(const CacheEntry *entry)
 	if (likely(entry->target.reason == MHM_DISCARD_NONE))
 		return true;
 	return entry->room_epoch == pg_atomic_read_u32(&mhm_region->room_epoch) &&
-		GetCurrentStatementStartTimestamp() - entry->found_at < USECS_PER_SEC;
+		GetCurrentTimestamp() - entry->found_at < USECS_PER_SEC;
 }
 
 void
@@ -143,6 +144,21 @@ mhm_report_name_conflict(int level, const char *metric, const MhmConflict *confl
 				   mhm_kind_name(conflict->kind), conflict->metric),
 			errdetail("A histogram's samples are exposed under its name with _bucket, _sum and _count."),
 			errhint("Use another name."));
+}
+
+/* Forget a key whose target is out of date, so that it is looked up anew */
+void
+mhm_cache_forget(const MhmSampleKey *key)
+{
+	CacheEntry *entry;
+
+	if (slots == 0)
+		return;
+	entry = find_slot(entries, slots, (uint32) mhm_sample_key_hash(key), key);
+
+	/* The slot stays taken, or keys beyond it would not be found */
+	if (entry->key != NULL)
+		entry->kind = NO_KIND;
 }
 
 /* Report that a metric cannot be what the caller takes it for */
@@ -171,7 +187,7 @@ mhm_key_encode(const MhmSampleKey *key, MhmKey *stored, char *labels)
 {
 	char		metric[MHM_MAX_METRIC_LENGTH + 1];
 
-	if (!mhm_metric_name_check(key->metric, key->metric_length))
+	if (!mhm_metric_name_check(mhm_mistake_level(), key->metric, key->metric_length))
 		return false;
 	memcpy(metric, key->metric, key->metric_length);
 	metric[key->metric_length] = '\0';
@@ -189,7 +205,7 @@ static void
 remember(const MhmSampleKey *key, MhmKind kind, const MhmTarget *target, uint32 room_epoch)
 {
 	Size		length = UUID_LEN + key->metric_length + key->labels_length;
-	uint32		hash = hash_key(key);
+	uint32		hash = (uint32) mhm_sample_key_hash(key);
 	CacheEntry *entry;
 
 	make_room(length);
@@ -211,7 +227,7 @@ remember(const MhmSampleKey *key, MhmKind kind, const MhmTarget *target, uint32 
 	entry->kind = kind;
 	entry->target = *target;
 	entry->room_epoch = room_epoch;
-	entry->found_at = GetCurrentStatementStartTimestamp();
+	entry->found_at = target->reason == MHM_DISCARD_NONE ? 0 : GetCurrentTimestamp();
 }
 
 /* Ask the registry for a key's target, whatever the cache says */
@@ -251,6 +267,33 @@ find_unknown(const MhmSampleKey *key, MhmKind kind, MhmTarget *target)
 }
 
 /*
+ * Would this key be accepted?  Complains as mhm_cache_find() does, but makes
+ * no series and fixes no kind.
+ */
+bool
+mhm_cache_check(const MhmSampleKey *key, MhmKind kind)
+{
+	char		labels[MHM_MAX_LABELS_LENGTH];
+	MhmKey		stored;
+	MhmConflict conflict;
+
+	if (slots > 0)
+	{
+		CacheEntry *entry = find_slot(entries, slots, (uint32) mhm_sample_key_hash(key), key);
+
+		if (entry->key != NULL && entry->kind == kind)
+			return true;
+	}
+	if (!mhm_key_encode(key, &stored, labels))
+		return false;
+	if (mhm_registry_kind_fits(&stored, kind, &conflict))
+		return true;
+	report_conflict(MHM_KIND_CONFLICT, pnstrdup(key->metric, key->metric_length),
+					kind, &conflict);
+	return false;
+}
+
+/*
  * Find the target of a key.  An error, or a warning and false, when the key
  * is not one that can be recorded to.
  */
@@ -259,7 +302,7 @@ mhm_cache_find(const MhmSampleKey *key, MhmKind kind, MhmTarget *target)
 {
 	if (likely(slots > 0))
 	{
-		CacheEntry *entry = find_slot(entries, slots, hash_key(key), key);
+		CacheEntry *entry = find_slot(entries, slots, (uint32) mhm_sample_key_hash(key), key);
 
 		if (likely(entry->key != NULL && entry->kind == kind && is_current(entry)))
 		{
@@ -287,6 +330,7 @@ mhm_cache_retarget(const MhmSampleKey *key, MhmKind kind, MhmTarget *target)
 		result = ask_registry(key, &stored, kind, target, &conflict);
 	if (result == MHM_KIND_CONFLICT || result == MHM_NAME_CONFLICT)
 	{
+		mhm_cache_forget(key);
 		target->series = MHM_NONE;
 		target->reason = MHM_DISCARD_INVALID;
 	}

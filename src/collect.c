@@ -43,7 +43,7 @@ estimate(Space *space)
 	LWLockAcquire(mhm_registry_lock, LW_SHARED);
 	space->metrics = mhm_region->used_metrics + SLACK;
 	space->series = mhm_region->used_series + mhm_region->used_overflow_series + SLACK;
-	space->histograms = mhm_region->used_histograms + mhm_region->used_overflow_series + SLACK;
+	space->histograms = mhm_region->used_histograms + mhm_region->used_overflow_histograms + SLACK;
 	space->bytes = ((Size) mhm_region->used_chunks + SLACK * SLACK) * MHM_CHUNK_PAYLOAD +
 		3 * (Size) space->metrics;
 	LWLockRelease(mhm_registry_lock);
@@ -54,7 +54,7 @@ fits(const Space *space)
 {
 	return mhm_region->used_metrics <= space->metrics &&
 		mhm_region->used_series + mhm_region->used_overflow_series <= space->series &&
-		mhm_region->used_histograms + mhm_region->used_overflow_series <= space->histograms &&
+		mhm_region->used_histograms + mhm_region->used_overflow_histograms <= space->histograms &&
 		(Size) mhm_region->used_chunks * MHM_CHUNK_PAYLOAD +
 		3 * (Size) mhm_region->used_metrics <= space->bytes;
 }

@@ -34,7 +34,7 @@ typedef struct MhmCollectedSeries
 	uint64	   *counts;			/* of a histogram, else NULL */
 } MhmCollectedSeries;
 
-/* Series are sorted by name of metric, then tenant, then age of their slot */
+/* Series are sorted by name of metric, then tenant, then number of their slot */
 typedef struct MhmCollection
 {
 	MhmCollectedMetric *metrics;

@@ -15,6 +15,7 @@
 #include "labels.h"
 #include "mb/pg_wchar.h"
 #include "registry.h"
+#include "require.h"
 #include "utils/builtins.h"
 #include "utils/uuid.h"
 
@@ -97,12 +98,11 @@ mhm_describe(PG_FUNCTION_ARGS)
 	MhmConflict conflict;
 	int16		min_exponent;
 
-	mhm_region_require();
+	mhm_check_call(fcinfo, 5);
 	require_argument(fcinfo, 0, "metric");
 	require_argument(fcinfo, 1, "kind");
 	metric = PG_GETARG_TEXT_PP(0);
-	if (!mhm_metric_name_check(VARDATA_ANY(metric), VARSIZE_ANY_EXHDR(metric)))
-		PG_RETURN_VOID();
+	(void) mhm_metric_name_check(ERROR, VARDATA_ANY(metric), VARSIZE_ANY_EXHDR(metric));
 	name = text_to_cstring(metric);
 	description.kind = parse_kind(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	description.help = text_argument(fcinfo, 2, "help text", MHM_MAX_HELP_LENGTH,
@@ -151,7 +151,7 @@ mhm_reset(PG_FUNCTION_ARGS)
 {
 	text	   *metric = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
 
-	mhm_region_require();
+	mhm_check_call(fcinfo, 2);
 	PG_RETURN_INT64(mhm_registry_reset(metric == NULL ? NULL : VARDATA_ANY(metric),
 									   metric == NULL ? 0 : VARSIZE_ANY_EXHDR(metric),
 									   PG_ARGISNULL(1) ? NULL : PG_GETARG_UUID_P(1)));

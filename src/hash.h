@@ -38,11 +38,18 @@ mhm_hash_word(const char *data)
 	return word;
 }
 
+/* The secret is in both factors, so that no chosen word makes one of them 0 */
+static inline uint64
+mhm_hash_words(uint64 first, uint64 second, uint64 hash)
+{
+	return mhm_hash_mix(first ^ hash,
+						second ^ UINT64CONST(0xD6E8FEB86659FD93) ^ (hash << 32 | hash >> 32));
+}
+
 static inline uint64
 mhm_hash_pair(const char *data, uint64 hash)
 {
-	return mhm_hash_mix(hash ^ mhm_hash_word(data),
-						mhm_hash_word(data + 8) ^ UINT64CONST(0xD6E8FEB86659FD93));
+	return mhm_hash_words(mhm_hash_word(data), mhm_hash_word(data + 8), hash);
 }
 
 static inline uint64
@@ -60,8 +67,7 @@ mhm_hash_bytes(const char *data, Size length, uint64 seed)
 		return mhm_hash_pair(last, hash);
 	}
 	if (length >= 8)
-		return mhm_hash_mix(hash ^ mhm_hash_word(data),
-							mhm_hash_word(data + length - 8) ^ UINT64CONST(0xD6E8FEB86659FD93));
+		return mhm_hash_words(mhm_hash_word(data), mhm_hash_word(data + length - 8), hash);
 	else
 	{
 		char		padded[16] = {0};

@@ -521,7 +521,8 @@ clamp(double value, Range range)
 {
 	if (!(value >= range.least))
 		return range.least;
-	return Min(value, range.greatest);
+	/* A zero has no sign in a histogram */
+	return Min(value, range.greatest) + 0.0;
 }
 
 /*

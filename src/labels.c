@@ -56,11 +56,11 @@ excerpt(const char *data, uint32 length)
 
 /* Check a metric's name; false after a warning */
 bool
-mhm_metric_name_check(const char *name, uint32 length)
+mhm_metric_name_check(int level, const char *name, uint32 length)
 {
 	if (length > MHM_MAX_METRIC_LENGTH)
 	{
-		ereport(mhm_mistake_level(),
+		ereport(level,
 				errcode(ERRCODE_NAME_TOO_LONG),
 				errmsg("metric name \"%s\" is too long", excerpt(name, length)),
 				errdetail("It has %u bytes; at most %d are allowed.",
@@ -69,7 +69,7 @@ mhm_metric_name_check(const char *name, uint32 length)
 	}
 	if (!is_identifier(name, length))
 	{
-		ereport(mhm_mistake_level(),
+		ereport(level,
 				errcode(ERRCODE_INVALID_NAME),
 				errmsg("\"%s\" is not a metric name", excerpt(name, length)),
 				errhint("Use letters, digits and underscores, and do not begin with a digit, as in \"webhook_deliveries_total\"."));
@@ -77,7 +77,7 @@ mhm_metric_name_check(const char *name, uint32 length)
 	}
 	if (length >= strlen(OWN_PREFIX) && memcmp(name, OWN_PREFIX, strlen(OWN_PREFIX)) == 0)
 	{
-		ereport(mhm_mistake_level(),
+		ereport(level,
 				errcode(ERRCODE_RESERVED_NAME),
 				errmsg("metric name \"%s\" is reserved", excerpt(name, length)),
 				errdetail("Names that begin with \"" OWN_PREFIX "\" are those of the extension's own health."));
@@ -281,20 +281,36 @@ mhm_labels_well_formed(const char *encoded, uint32 length)
 	return true;
 }
 
+/*
+ * Stored text as this database can show it.  Where its encoding is not UTF-8,
+ * bytes outside ASCII are written as \xhh: what differs still looks different.
+ */
+char *
+mhm_text_for_database(const char *text, uint32 length)
+{
+	StringInfoData shown;
+
+	if (GetDatabaseEncoding() == PG_UTF8)
+		return pnstrdup(text, length);
+	initStringInfo(&shown);
+	for (uint32 i = 0; i < length; i++)
+	{
+		if (IS_HIGHBIT_SET(text[i]))
+			appendStringInfo(&shown, "\\x%02x", (unsigned char) text[i]);
+		else
+			appendStringInfoChar(&shown, text[i]);
+	}
+	return shown.data;
+}
+
 static void
 push_string(JsonbParseState **state, JsonbIteratorToken token, const char *data, int length)
 {
 	JsonbValue	json;
-	char	   *shown = pnstrdup(data, length);
 
-	/* Another database may not be able to show it */
-	if (GetDatabaseEncoding() != PG_UTF8)
-		for (int i = 0; i < length; i++)
-			if (IS_HIGHBIT_SET(shown[i]))
-				shown[i] = '?';
 	json.type = jbvString;
-	json.val.string.val = shown;
-	json.val.string.len = length;
+	json.val.string.val = mhm_text_for_database(data, length);
+	json.val.string.len = strlen(json.val.string.val);
 	pushJsonbValue(state, token, &json);
 }
 

@@ -44,7 +44,8 @@ mhm_label_next(const char *at, MhmLabel *label)
 extern bool mhm_labels_encode(JsonbContainer *labels, const char *metric,
 							  char *encoded, uint32 *length);
 extern bool mhm_labels_well_formed(const char *encoded, uint32 length);
+extern char *mhm_text_for_database(const char *text, uint32 length);
 extern Jsonb *mhm_labels_jsonb(const char *encoded, uint32 length, bool overflow);
-extern bool mhm_metric_name_check(const char *name, uint32 length);
+extern bool mhm_metric_name_check(int level, const char *name, uint32 length);
 
 #endif							/* MHM_LABELS_H */

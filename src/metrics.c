@@ -24,7 +24,7 @@ static const char *const histogram_suffixes[] = {"_bucket", "_sum", "_count"};
 uint32
 mhm_metric_hash(const char *name, uint32 length)
 {
-	return (uint32) mhm_hash_bytes(name, length, mhm_region->region_id);
+	return (uint32) mhm_hash_bytes(name, length, mhm_region->hash_seed);
 }
 
 /* The number of a metric, or MHM_NONE */
@@ -147,66 +147,72 @@ mhm_metric_forget(uint32 number)
 }
 
 /* Replace a text; whoever is killed half-way has replaced it or has not */
-static bool
+static void
 replace_text(MhmString *text, const char *data, uint32 length)
 {
 	MhmString	stored;
 	MhmString	before = *text;
 
-	if (data == NULL)
-		return true;
-	if (!mhm_string_store(data, length, &stored))
-		return false;
+	if (data == NULL || !mhm_string_store(data, length, &stored))
+		return;
 
 	/* One store of eight bytes, as far as a killed process is concerned */
 	StaticAssertStmt(sizeof(MhmString) == sizeof(uint64), "fits a word");
 	memcpy(text, &stored, sizeof(stored));
 	pg_write_barrier();
 	mhm_string_free(before);
-	return true;
 }
 
+/* Is there room for a description, and for the metric if it is new? */
+static bool
+description_has_room(bool new_metric, uint32 name_length, const MhmDescription *description)
+{
+	uint32		chunks = mhm_string_chunks(description->help_length) +
+		mhm_string_chunks(description->unit_length);
+
+	if (new_metric)
+		chunks += mhm_string_chunks(name_length);
+	return chunks <= mhm_region->geometry.chunks - mhm_region->used_chunks &&
+		(!new_metric || mhm_region->free_metric != MHM_NONE);
+}
+
+/* Everything that can go wrong is found out before anything is changed */
 static MhmDescribeResult
 describe_locked(const char *name, uint32 length,
 				const MhmDescription *description, MhmConflict *conflict)
 {
 	uint32		number = mhm_metric_find(name, length);
+	bool		new_metric = (number == MHM_NONE);
+	bool		new_kind = new_metric || mhm_metrics[number].kind != description->kind;
 	MhmMetric  *metric;
 
-	if (number != MHM_NONE && mhm_metrics[number].kind != description->kind)
+	if (!new_metric && mhm_metrics[number].series > 0)
 	{
-		if (mhm_metrics[number].series > 0)
+		if (new_kind)
 		{
 			conflicts_with(number, conflict);
 			return MHM_DESCRIBE_KIND_CONFLICT;
 		}
-		mhm_metric_forget(number);
-		number = MHM_NONE;
-	}
-	if (number == MHM_NONE)
-	{
-		switch (mhm_metric_create(name, length, description->kind, &number, conflict))
-		{
-			case MHM_FOUND:
-				break;
-			case MHM_NAME_CONFLICT:
-				return MHM_DESCRIBE_NAME_CONFLICT;
-			default:
-				return MHM_DESCRIBE_NO_ROOM;
-		}
-	}
-	metric = &mhm_metrics[number];
-	if (description->min_exponent != NULL &&
-		*description->min_exponent != metric->min_exponent)
-	{
-		if (metric->series > 0)
+		if (description->min_exponent != NULL &&
+			*description->min_exponent != mhm_metrics[number].min_exponent)
 			return MHM_DESCRIBE_WINDOW_CONFLICT;
-		metric->min_exponent = *description->min_exponent;
 	}
-	metric->described = true;
-	if (!replace_text(&metric->help, description->help, description->help_length) ||
-		!replace_text(&metric->unit, description->unit, description->unit_length))
+	if (new_kind && shares_sample_names(name, length, description->kind, conflict))
+		return MHM_DESCRIBE_NAME_CONFLICT;
+	if (!description_has_room(new_metric, length, description))
 		return MHM_DESCRIBE_NO_ROOM;
+
+	if (new_metric)
+		(void) mhm_metric_create(name, length, description->kind, &number, conflict);
+	metric = &mhm_metrics[number];
+	if (new_kind)
+		metric->min_exponent = MHM_DEFAULT_MIN_EXPONENT;
+	metric->kind = description->kind;
+	metric->described = true;
+	if (description->min_exponent != NULL)
+		metric->min_exponent = *description->min_exponent;
+	replace_text(&metric->help, description->help, description->help_length);
+	replace_text(&metric->unit, description->unit, description->unit_length);
 	return MHM_DESCRIBED;
 }
 

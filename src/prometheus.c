@@ -24,6 +24,7 @@
 #include "labels.h"
 #include "mb/pg_wchar.h"
 #include "registry.h"
+#include "require.h"
 #include "status.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -80,7 +81,6 @@ append_value(StringInfo out, double value)
 static void
 append_escaped(StringInfo out, const char *text, uint32 length, bool quotes)
 {
-	bool		utf8 = (GetDatabaseEncoding() == PG_UTF8);
 	uint32		plain = 0;
 
 	for (uint32 i = 0; i < length; i++)
@@ -93,8 +93,6 @@ append_escaped(StringInfo out, const char *text, uint32 length, bool quotes)
 			instead = "\\n";
 		else if (text[i] == '"' && quotes)
 			instead = "\\\"";
-		else if (IS_HIGHBIT_SET(text[i]) && !utf8)
-			instead = "?";
 		else
 			continue;
 		appendBinaryStringInfo(out, text + plain, i - plain);
@@ -102,6 +100,22 @@ append_escaped(StringInfo out, const char *text, uint32 length, bool quotes)
 		plain = i + 1;
 	}
 	appendBinaryStringInfo(out, text + plain, length - plain);
+}
+
+/* Append stored text, as this database can show it */
+static void
+append_stored(StringInfo out, const char *text, uint32 length, bool quotes)
+{
+	char	   *shown;
+
+	if (GetDatabaseEncoding() == PG_UTF8)
+	{
+		append_escaped(out, text, length, quotes);
+		return;
+	}
+	shown = mhm_text_for_database(text, length);
+	append_escaped(out, shown, strlen(shown), quotes);
+	pfree(shown);
 }
 
 static void
@@ -139,7 +153,7 @@ append_labels(StringInfo out, const MhmCollectedSeries *series)
 		appendStringInfoChar(out, ',');
 		appendBinaryStringInfo(out, label.key, label.key_length);
 		append_string(out, "=\"");
-		append_escaped(out, label.value, label.value_length, true);
+		append_stored(out, label.value, label.value_length, true);
 		appendStringInfoChar(out, '"');
 	}
 	if (series->overflow)
@@ -153,11 +167,11 @@ append_header(StringInfo out, const char *name, const char *help, const char *un
 	append_string(out, "# HELP ");
 	append_string(out, name);
 	appendStringInfoChar(out, ' ');
-	append_escaped(out, help, strlen(help), false);
+	append_stored(out, help, strlen(help), false);
 	if (unit != NULL)
 	{
 		append_string(out, " Unit: ");
-		append_escaped(out, unit, strlen(unit), false);
+		append_stored(out, unit, strlen(unit), false);
 		appendStringInfoChar(out, '.');
 	}
 	append_string(out, "\n# TYPE ");
@@ -323,7 +337,7 @@ mhm_prometheus(PG_FUNCTION_ARGS)
 	StringInfoData out;
 	Size		guess = 4096;
 
-	mhm_region_require();
+	mhm_check_call(fcinfo, 1);
 	all = mhm_collect(PG_ARGISNULL(0) ? NULL : PG_GETARG_UUID_P(0), false);
 	for (uint32 i = 0; i < all->series_count; i++)
 		guess += all->series[i].counts == NULL ? BYTES_PER_SERIES : BYTES_PER_HISTOGRAM;

@@ -17,7 +17,9 @@
 #include "access/xact.h"
 #include "fmgr.h"
 #include "labels.h"
+#include "mb/pg_wchar.h"
 #include "record.h"
+#include "require.h"
 #include "settings.h"
 #include "transaction.h"
 #include "utils/builtins.h"
@@ -35,6 +37,9 @@ PG_FUNCTION_INFO_V1(mhm_observe_since);
 #define ARG_VALUE	1
 #define ARG_LABELS	2
 #define ARG_TENANT	3
+#define ARGUMENTS	4
+
+#define CALLS_BETWEEN_CLOCK_READINGS	256
 
 MhmKind
 mhm_operation_kind(MhmOperation operation)
@@ -50,14 +55,20 @@ mhm_operation_kind(MhmOperation operation)
 	}
 }
 
+/* A name that has not been checked yet, as it fits a message */
+static char *
+name_for_message(const char *metric, uint32 length)
+{
+	return pnstrdup(metric, pg_mbcliplen(metric, length, MHM_MAX_METRIC_LENGTH));
+}
+
 static bool
 report_value(const char *message, const char *hint, double value,
 			 const char *metric, uint32 metric_length)
 {
 	ereport(mhm_mistake_level(),
 			errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-			errmsg(message, pnstrdup(metric, Min(metric_length, MHM_MAX_METRIC_LENGTH)),
-				   float8out_internal(value)),
+			errmsg(message, name_for_message(metric, metric_length), float8out_internal(value)),
 			errhint("%s", hint));
 	return false;
 }
@@ -84,28 +95,38 @@ mhm_value_check(MhmOperation operation, double value,
 	return true;
 }
 
-/* Add a checked sample to the series that was found for it */
-void
-mhm_count_sample(const MhmSampleKey *key, MhmTarget *target,
+/*
+ * About the time: the start of the statement, or where that has been running
+ * for long, the time of one of the latest calls.  Asking the clock at every
+ * call would take as long as the rest of it.
+ */
+static inline TimestampTz
+about_now(void)
+{
+	static TimestampTz asked = 0;
+	static uint32 calls = 0;
+	TimestampTz began = GetCurrentStatementStartTimestamp();
+
+	if (unlikely(++calls % CALLS_BETWEEN_CLOCK_READINGS == 0))
+		asked = GetCurrentTimestamp();
+	return Max(began, asked);
+}
+
+/* Add a checked sample; false when its series has been retired meanwhile */
+bool
+mhm_count_sample(const MhmSampleKey *key, const MhmTarget *target,
 				 MhmOperation operation, double value)
 {
-	if (mhm_on_commit)
-	{
+	/* A zero has no sign here: neither in min and max nor in what is stored */
+	value += 0.0;
+
+	if (unlikely(mhm_on_commit))
 		mhm_transaction_add(key, target, operation, value);
-		return;
-	}
-	for (;;)
-	{
-		if (unlikely(target->series == MHM_NONE))
-		{
-			mhm_accumulate_discard(target->reason);
-			return;
-		}
-		if (likely(mhm_accumulate(target, operation, value, 1,
-								  GetCurrentStatementStartTimestamp())))
-			return;
-		mhm_cache_retarget(key, mhm_operation_kind(operation), target);
-	}
+	else if (unlikely(target->series == MHM_NONE))
+		mhm_accumulate_discard(target->reason, 1);
+	else
+		return mhm_accumulate(target, operation, value, 1, about_now());
+	return true;
 }
 
 static bool
@@ -149,11 +170,16 @@ record_sample(FunctionCallInfo fcinfo, MhmOperation operation, double value,
 {
 	MhmTarget	target;
 
-	if (!mhm_value_check(operation, value, key->metric, key->metric_length) ||
-		!mhm_cache_find(key, mhm_operation_kind(operation), &target))
+	if (!mhm_value_check(operation, value, key->metric, key->metric_length))
 		return false;
-	mhm_count_sample(key, &target, operation, value);
-	return true;
+	for (;;)
+	{
+		if (!mhm_cache_find(key, mhm_operation_kind(operation), &target))
+			return false;
+		if (likely(mhm_count_sample(key, &target, operation, value)))
+			return true;
+		mhm_cache_forget(key);
+	}
 }
 
 static inline Datum
@@ -161,13 +187,12 @@ record_argument(FunctionCallInfo fcinfo, MhmOperation operation)
 {
 	MhmSampleKey key;
 
-	if (unlikely(mhm_region == NULL))
-		mhm_region_require();
+	mhm_check_call(fcinfo, ARGUMENTS);
 	if (unlikely(!mhm_enabled))
 		PG_RETURN_VOID();
 	if (unlikely(!read_arguments(fcinfo, &key) ||
 				 !record_sample(fcinfo, operation, PG_GETARG_FLOAT8(ARG_VALUE), &key)))
-		mhm_accumulate_discard(MHM_DISCARD_INVALID);
+		mhm_accumulate_discard(MHM_DISCARD_INVALID, 1);
 	PG_RETURN_VOID();
 }
 
@@ -202,7 +227,7 @@ mhm_observe_since(PG_FUNCTION_ARGS)
 	MhmSampleKey key;
 	bool		recorded = false;
 
-	mhm_region_require();
+	mhm_check_call(fcinfo, ARGUMENTS);
 	if (!mhm_enabled)
 		PG_RETURN_VOID();
 	if (read_arguments(fcinfo, &key))
@@ -213,7 +238,7 @@ mhm_observe_since(PG_FUNCTION_ARGS)
 			ereport(mhm_mistake_level(),
 					errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 					errmsg("metric \"%s\" cannot have started at %s",
-						   pnstrdup(key.metric, Min(key.metric_length, MHM_MAX_METRIC_LENGTH)),
+						   name_for_message(key.metric, key.metric_length),
 						   timestamptz_to_str(started)),
 					errhint("Give the time at which the work began, as clock_timestamp() told it."));
 		else
@@ -224,6 +249,6 @@ mhm_observe_since(PG_FUNCTION_ARGS)
 		}
 	}
 	if (!recorded)
-		mhm_accumulate_discard(MHM_DISCARD_INVALID);
+		mhm_accumulate_discard(MHM_DISCARD_INVALID, 1);
 	PG_RETURN_VOID();
 }

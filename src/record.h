@@ -13,7 +13,7 @@
 extern MhmKind mhm_operation_kind(MhmOperation operation);
 extern bool mhm_value_check(MhmOperation operation, double value,
 							const char *metric, uint32 metric_length);
-extern void mhm_count_sample(const MhmSampleKey *key, MhmTarget *target,
+extern bool mhm_count_sample(const MhmSampleKey *key, const MhmTarget *target,
 							 MhmOperation operation, double value);
 
 #endif							/* MHM_RECORD_H */

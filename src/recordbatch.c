@@ -16,6 +16,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "record.h"
+#include "require.h"
 #include "settings.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -180,7 +181,7 @@ read_element(JsonbValue *element, BatchSample *sample)
 	}
 	return mhm_value_check(sample->operation, sample->value,
 						   sample->key.metric, sample->key.metric_length) &&
-		mhm_cache_find(&sample->key, mhm_operation_kind(sample->operation), &sample->target);
+		mhm_cache_check(&sample->key, mhm_operation_kind(sample->operation));
 }
 
 static bool
@@ -199,6 +200,21 @@ read_batch(Jsonb *batch, BatchSample *samples, volatile int *number)
 		if (!read_element(&element, &samples[*number - 1]))
 			return false;
 		CHECK_FOR_INTERRUPTS();
+	}
+	return true;
+}
+
+/* Find the series of all samples, and make those that are missing */
+static bool
+find_targets(BatchSample *samples, int count, volatile int *number)
+{
+	for (*number = 1; *number <= count; ++*number)
+	{
+		BatchSample *sample = &samples[*number - 1];
+
+		if (!mhm_cache_find(&sample->key, mhm_operation_kind(sample->operation),
+							&sample->target))
+			return false;
 	}
 	return true;
 }
@@ -226,7 +242,9 @@ read_batch_or_name_element(Jsonb *batch, BatchSample *samples)
 	error_context_stack = &context;
 	PG_TRY();
 	{
-		valid = read_batch(batch, samples, &number);
+		/* All are checked before a series or a kind comes of any */
+		valid = read_batch(batch, samples, &number) &&
+			find_targets(samples, number, &number);
 	}
 	PG_CATCH();
 	{
@@ -254,7 +272,7 @@ mhm_record(PG_FUNCTION_ARGS)
 	BatchSample *samples;
 	int			count;
 
-	mhm_region_require();
+	mhm_check_call(fcinfo, 1);
 	if (!mhm_enabled)
 		PG_RETURN_INT32(0);
 	batch = PG_ARGISNULL(0) ? NULL : PG_GETARG_JSONB_P(0);
@@ -265,7 +283,7 @@ mhm_record(PG_FUNCTION_ARGS)
 						ERRCODE_INVALID_PARAMETER_VALUE),
 				errmsg(batch == NULL ? "batch must not be null" : "batch is not an array"),
 				errhint("Give an array of samples, as in '[{\"op\": \"inc\", \"metric\": \"runs_total\"}]'."));
-		mhm_accumulate_discard(MHM_DISCARD_INVALID);
+		mhm_accumulate_discard(MHM_DISCARD_INVALID, 1);
 		PG_RETURN_INT32(0);
 	}
 	count = JB_ROOT_COUNT(batch);
@@ -273,13 +291,14 @@ mhm_record(PG_FUNCTION_ARGS)
 
 	if (!read_batch_or_name_element(batch, samples))
 	{
-		for (int i = 0; i < count; i++)
-			mhm_accumulate_discard(MHM_DISCARD_INVALID);
+		mhm_accumulate_discard(MHM_DISCARD_INVALID, count);
 		PG_RETURN_INT32(0);
 	}
 	for (int i = 0; i < count; i++)
-		mhm_count_sample(&samples[i].key, &samples[i].target,
-						 samples[i].operation, samples[i].value);
+		while (!mhm_count_sample(&samples[i].key, &samples[i].target,
+								 samples[i].operation, samples[i].value))
+			mhm_cache_retarget(&samples[i].key, mhm_operation_kind(samples[i].operation),
+							   &samples[i].target);
 	pfree(samples);
 	PG_RETURN_INT32(count);
 }

@@ -13,7 +13,7 @@
  *	  a process crashes			the postmaster keeps the mapping and recovers
  *								what is in it
  *	  the postmaster is killed	the object stays and is found at the next start
- *	  the server stops			the region is written to a file in the data
+ *	  the postmaster ends		the region is written to a file in the data
  *								directory and the object is removed, so that
  *								nothing is left behind when the directory goes
  *
@@ -35,6 +35,7 @@
 #include <unistd.h>
 
 #include "access/xlog.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "port/pg_crc32c.h"
@@ -43,12 +44,12 @@
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
-#include "strings.h"
-#include "utils/guc.h"
+#include "utils/memutils.h"
 
 #define LOCK_TRANCHE		"meshhook_metrics"
 #define SAVED_FILE			PGSTAT_STAT_PERMANENT_DIRECTORY "/meshhook_metrics.region"
 #define SAVED_FILE_NEW		SAVED_FILE ".new"
+#define SAVED_FILE_BAD		SAVED_FILE ".bad"
 
 #define OBJECT_NAME_LENGTH	64
 #define OBJECTS				2		/* names that the region alternates between */
@@ -58,9 +59,9 @@
 #define HISTOGRAM_RESERVE(n)	((n) / 64 + 4)
 
 /* A metric for every so many series; bytes of text for each of both */
-#define SERIES_PER_METRIC		16
+#define SERIES_PER_METRIC		8
 #define CHUNKS_PER_SERIES		3
-#define CHUNKS_PER_METRIC		4
+#define CHUNKS_PER_METRIC		2
 
 #define MIN_STRIPES				4
 #define MAX_STRIPES				16
@@ -79,26 +80,17 @@ typedef struct FoundRegion
 static int	current_object = -1;	/* -1: anonymous memory */
 static char complaint[256];
 
+/*
+ * What the postmaster knows of its region by itself: after a crash not even
+ * the header can be believed.
+ */
+static Size current_bytes;
+static MhmGeometry current_geometry;
+
 const char *
 mhm_region_complaint(void)
 {
 	return complaint[0] == '\0' ? NULL : complaint;
-}
-
-void
-mhm_region_require(void)
-{
-	const char *preloaded;
-
-	if (mhm_region != NULL)
-		return;
-	preloaded = GetConfigOption("shared_preload_libraries", true, false);
-	ereport(ERROR,
-			errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			errmsg("meshhook_metrics must be loaded when the server starts"),
-			errhint("Put the line \"shared_preload_libraries = '%s%smeshhook_metrics'\" into postgresql.conf and restart the server.",
-					preloaded == NULL ? "" : preloaded,
-					preloaded == NULL || *preloaded == '\0' ? "" : ", "));
 }
 
 void
@@ -135,17 +127,19 @@ wanted_geometry(const MhmRegion *existing)
 
 	g.max_series = mhm_max_series;
 	g.max_histograms = Min(mhm_max_histograms, mhm_max_series);
+	if (existing != NULL)
+	{
+		g.max_series = Max(g.max_series, existing->used_series);
+		g.max_histograms = Max(g.max_histograms, existing->used_histograms);
+	}
 	g.series_slots = g.max_series + SERIES_RESERVE(g.max_series);
 	g.histogram_slots = g.max_histograms + HISTOGRAM_RESERVE(g.max_histograms);
 	g.metric_slots = Max(64, g.max_series / SERIES_PER_METRIC);
 	if (existing != NULL)
 	{
-		g.max_series = Max(g.max_series, existing->used_series);
-		g.max_histograms = Max(g.max_histograms, existing->used_histograms);
-		g.series_slots = Max(g.series_slots,
-							 g.max_series + existing->used_overflow_series);
+		g.series_slots = Max(g.series_slots, g.max_series + existing->used_overflow_series);
 		g.histogram_slots = Max(g.histogram_slots,
-								g.max_histograms + existing->used_overflow_series);
+								g.max_histograms + existing->used_overflow_histograms);
 		g.metric_slots = Max(g.metric_slots, existing->used_metrics);
 		chunks = existing->used_chunks;
 	}
@@ -157,12 +151,12 @@ wanted_geometry(const MhmRegion *existing)
 }
 
 /*
- * The names of our objects: one pair for each data directory, told apart by
- * its place on disk and by the identity of the cluster.  A copy of a cluster
- * or another one made in the same place have other names.
+ * What tells this data directory from others: its place on disk and the
+ * identity of the cluster.  A copy of a cluster, or another one made in the
+ * same place, is another home.
  */
-static void
-object_name(int which, char *name)
+static uint64
+this_home(void)
 {
 	struct stat directory;
 	uint64		identity[3];
@@ -174,9 +168,14 @@ object_name(int which, char *name)
 	identity[0] = (uint64) directory.st_dev;
 	identity[1] = (uint64) directory.st_ino;
 	identity[2] = GetSystemIdentifier();
+	return hash_bytes_extended((const unsigned char *) identity, sizeof(identity), 0);
+}
+
+static void
+object_name(int which, char *name)
+{
 	snprintf(name, OBJECT_NAME_LENGTH, "/meshhook_metrics.%016llx.%c",
-			 (unsigned long long) mhm_hash_bytes((char *) identity, sizeof(identity), 0),
-			 'a' + which);
+			 (unsigned long long) this_home(), 'a' + which);
 }
 
 static void
@@ -191,13 +190,16 @@ remove_object(int which)
 				errmsg("could not remove shared memory object \"%s\": %m", name));
 }
 
-/* Map an existing object, and tell its size; NULL when there is none */
+/*
+ * Map an existing object, and tell its size; NULL when there is none.  Anybody
+ * can make an object of any name: only one that is ours alone is looked at.
+ */
 static MhmRegion *
 map_object(int which, Size *bytes)
 {
 	char		name[OBJECT_NAME_LENGTH];
 	struct stat status;
-	void	   *memory = MAP_FAILED;
+	void	   *memory;
 	int			fd;
 
 	object_name(which, name);
@@ -210,13 +212,29 @@ map_object(int which, Size *bytes)
 					errmsg("could not open shared memory object \"%s\": %m", name));
 		return NULL;
 	}
-	if (fstat(fd, &status) == 0 && status.st_size >= (off_t) sizeof(MhmRegion))
+	if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) ||
+		status.st_uid != geteuid() || (status.st_mode & (S_IRWXG | S_IRWXO)) != 0)
 	{
-		*bytes = status.st_size;
-		memory = mmap(NULL, *bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		ereport(LOG,
+				errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				errmsg("shared memory object \"%s\" is not this server's own and is not used",
+					   name));
+		close(fd);
+		return NULL;
 	}
+	if (status.st_size < (off_t) sizeof(MhmRegion))
+	{
+		close(fd);
+		return NULL;
+	}
+	*bytes = status.st_size;
+	memory = mmap(NULL, *bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (memory == MAP_FAILED)
+		ereport(FATAL,
+				errcode(ERRCODE_OUT_OF_MEMORY),
+				errmsg("could not map shared memory object \"%s\", which holds metrics: %m", name));
 	close(fd);
-	return memory == MAP_FAILED ? NULL : memory;
+	return memory;
 }
 
 /*
@@ -254,13 +272,14 @@ create_object(int which, Size bytes)
 		return memory;
 
 	snprintf(complaint, sizeof(complaint),
-			 "shared memory object of %zu bytes could not be made (%s); metrics that are not flushed are lost when the server stops",
-			 bytes, strerror(error));
+			 "shared memory object of %zu bytes could not be made: %s", bytes, strerror(error));
 	ereport(WARNING,
 			errcode(ERRCODE_OUT_OF_MEMORY),
 			errmsg("could not make shared memory object \"%s\" of %zu bytes: %s",
 				   name, bytes, strerror(error)),
-			errdetail("Metrics stay where they are, or are kept in memory that does not outlive this server process."),
+			errdetail("Metrics are kept where they were or, if that was a file, in memory of the server process; what is in that is lost if the process is killed."),
+			error == EEXIST ?
+			errhint("Remove the object, which belongs to another user.") :
 			errhint("Make room in /dev/shm, in containers with --shm-size, or lower meshhook_metrics.max_series and meshhook_metrics.max_histograms."));
 	return NULL;
 }
@@ -300,6 +319,9 @@ read_saved_file(Size *bytes)
 	}
 	if (fstat(fd, &status) != 0 || status.st_size < (off_t) (sizeof(MhmRegion) + sizeof(stored)))
 	{
+		ereport(LOG,
+				errcode(ERRCODE_DATA_CORRUPTED),
+				errmsg("saved metrics in file \"%s\" are damaged and are not used", SAVED_FILE));
 		CloseTransientFile(fd);
 		return NULL;
 	}
@@ -313,7 +335,8 @@ read_saved_file(Size *bytes)
 		{
 			ereport(LOG,
 					errcode_for_file_access(),
-					errmsg("could not read file \"%s\": %m", SAVED_FILE));
+					got < 0 ? errmsg("could not read file \"%s\": %m", SAVED_FILE) :
+					errmsg("file \"%s\" ends too soon", SAVED_FILE));
 			CloseTransientFile(fd);
 			return NULL;
 		}
@@ -392,6 +415,35 @@ find_existing(void)
 	return found;
 }
 
+/* Map a region for good */
+static void
+use_region(MhmRegion *region, Size bytes, int object)
+{
+	mhm_region_map(region);
+	current_object = object;
+	current_bytes = bytes;
+	current_geometry = region->geometry;
+}
+
+/*
+ * Give a new region its identity.  One that continues another in the same
+ * data directory has that one's; a copied directory gets another, since its
+ * samples will be flushed by two servers.
+ */
+static void
+identify(MhmRegion *region, const MhmRegion *continued)
+{
+	region->system_identifier = GetSystemIdentifier();
+	region->home = this_home();
+	if (!pg_strong_random(&region->hash_seed, sizeof(region->hash_seed)) ||
+		!pg_strong_random(&region->region_id, sizeof(region->region_id)))
+		ereport(FATAL,
+				errcode(ERRCODE_INTERNAL_ERROR),
+				errmsg("could not generate a random number for meshhook_metrics"));
+	if (continued != NULL && continued->home == region->home)
+		region->region_id = continued->region_id;
+}
+
 /* Make a region of a geometry, and fill it with what there was */
 static void
 make_region(const MhmGeometry *geometry, const FoundRegion *found)
@@ -399,30 +451,21 @@ make_region(const MhmGeometry *geometry, const FoundRegion *found)
 	Size		bytes = mhm_region_size(geometry);
 	int			which = (found->object + 1) % OBJECTS;
 	MhmRegion  *region = create_object(which, bytes);
-	uint64		region_id;
 	const char *problem;
 
-	current_object = which;
 	if (region == NULL && found->mapped)
 	{
 		/* Rather the size that it has than memory that does not last */
-		mhm_region_map(found->region);
-		current_object = found->object;
+		use_region(found->region, found->bytes, found->object);
 		return;
 	}
 	if (region == NULL)
 	{
 		region = create_anonymous(bytes);
-		current_object = -1;
+		which = -1;
 	}
-	if (found->region != NULL)
-		region_id = found->region->region_id;
-	else if (!pg_strong_random(&region_id, sizeof(region_id)))
-		ereport(FATAL,
-				errcode(ERRCODE_INTERNAL_ERROR),
-				errmsg("could not generate a random number for meshhook_metrics"));
-
-	mhm_region_format(region, geometry, GetSystemIdentifier(), region_id);
+	mhm_region_format(region, geometry);
+	identify(region, found->region);
 	problem = mhm_region_recover();
 	if (problem != NULL)
 		elog(FATAL, "new metrics region cannot be used: %s", problem);
@@ -435,13 +478,14 @@ make_region(const MhmGeometry *geometry, const FoundRegion *found)
 	/* From here on it counts, whoever is killed */
 	pg_write_barrier();
 	region->magic = MHM_REGION_MAGIC;
+	use_region(region, bytes, which);
 }
 
 static bool
 write_saved_file(void)
 {
 	const char *from = (const char *) mhm_region;
-	Size		bytes = mhm_region->total_bytes;
+	Size		bytes = current_bytes;
 	pg_crc32c	crc;
 	int			fd;
 
@@ -475,14 +519,15 @@ write_saved_file(void)
 }
 
 /*
- * The server stops: write the region to the file.  After a crash of one of
- * its processes (code is not 0) it is about to start again, and the mapping
- * stays; when the file cannot be written, the object does.
+ * The postmaster ends, by whatever kind of shutdown, and no other process is
+ * left: write the region to the file.  When it cannot be written, the object
+ * stays.  After a crash of one of its processes the postmaster does not end,
+ * but comes here before it makes its shared memory anew.
  */
 static void
 save_at_exit(int code, Datum arg)
 {
-	if (code != 0 || mhm_region == NULL)
+	if (!proc_exit_inprogress || mhm_region == NULL)
 		return;
 	errno = 0;
 	if (write_saved_file())
@@ -502,32 +547,62 @@ save_at_exit(int code, Datum arg)
 static void
 begin_region(void)
 {
+	MemoryContext temporary = AllocSetContextCreate(CurrentMemoryContext,
+													"meshhook_metrics start",
+													ALLOCSET_DEFAULT_SIZES);
+	MemoryContext before = MemoryContextSwitchTo(temporary);
 	FoundRegion found = find_existing();
 	MhmGeometry geometry = wanted_geometry(found.region);
 
-	complaint[0] = '\0';
 	if (found.mapped && memcmp(&geometry, &found.region->geometry, sizeof(geometry)) == 0)
-	{
-		mhm_region_map(found.region);
-		current_object = found.object;
-	}
+		use_region(found.region, found.bytes, found.object);
 	else
 	{
 		make_region(&geometry, &found);
 		if (found.mapped && mhm_region != found.region)
 			munmap(found.region, found.bytes);
-		else if (!found.mapped && found.region != NULL)
-			pfree(found.region);
 	}
 
 	/* What is not current is older, and may not be found again */
 	for (int which = 0; which < OBJECTS; which++)
 		if (which != current_object)
 			remove_object(which);
-	if (unlink(SAVED_FILE) != 0 && errno != ENOENT)
+	if (found.region == NULL)
+		(void) rename(SAVED_FILE, SAVED_FILE_BAD);
+	else if (unlink(SAVED_FILE) != 0 && errno != ENOENT)
 		ereport(LOG,
 				errcode_for_file_access(),
 				errmsg("could not remove file \"%s\": %m", SAVED_FILE));
+	MemoryContextSwitchTo(before);
+	MemoryContextDelete(temporary);
+}
+
+/* After a crash of a process: nobody else uses the region now */
+static void
+resume_region(void)
+{
+	FoundRegion nothing = {NULL, current_object, false, 0};
+	MhmGeometry geometry;
+	const char *problem;
+
+	problem = mhm_region_header_problem(mhm_region, current_bytes, GetSystemIdentifier());
+	if (problem == NULL &&
+		memcmp(&mhm_region->geometry, &current_geometry, sizeof(MhmGeometry)) != 0)
+		problem = "its geometry has changed";
+	if (problem == NULL)
+		problem = mhm_region_recover();
+	if (problem == NULL)
+		return;
+
+	ereport(LOG,
+			errcode(ERRCODE_DATA_CORRUPTED),
+			errmsg("metrics are reset after a crash, since %s", problem));
+	munmap(mhm_region, current_bytes);
+	complaint[0] = '\0';
+	geometry = wanted_geometry(NULL);
+	make_region(&geometry, &nothing);
+	if (nothing.object >= 0)
+		remove_object(nothing.object);
 }
 
 /*
@@ -541,22 +616,6 @@ mhm_region_startup(void)
 	if (mhm_region == NULL)
 		begin_region();
 	else
-	{
-		const char *problem = mhm_region_recover();
-
-		if (problem != NULL)
-		{
-			FoundRegion nothing = {NULL, current_object, false, 0};
-			MhmGeometry geometry = wanted_geometry(NULL);
-
-			ereport(LOG,
-					errcode(ERRCODE_DATA_CORRUPTED),
-					errmsg("metrics are reset after a crash, since %s", problem));
-			munmap(mhm_region, mhm_region->total_bytes);
-			make_region(&geometry, &nothing);
-			if (nothing.object >= 0)
-				remove_object(nothing.object);
-		}
-	}
+		resume_region();
 	on_shmem_exit(save_at_exit, (Datum) 0);
 }

@@ -48,7 +48,7 @@ typedef enum MhmDiscardReason
 	MHM_DISCARD_LABEL_MEMORY,	/* no room for another set of labels */
 	MHM_DISCARD_METRIC_LIMIT,	/* too many metrics */
 	MHM_DISCARD_OVERFLOW_LIMIT, /* no room even for an overflow series */
-	MHM_DISCARD_OUT_OF_RANGE,	/* the sum would be infinite */
+	MHM_DISCARD_OUT_OF_RANGE,	/* the sum would be too large */
 	MHM_DISCARD_INVALID			/* a mistake, while on_error = warning */
 } MhmDiscardReason;
 
@@ -108,6 +108,11 @@ typedef struct MhmSeries
 	double		flushed_sum;	/* process's own */
 	uint64		reserved[3];
 } MhmSeries;
+
+/* States of MhmSeries.live */
+#define MHM_SERIES_FREE				0
+#define MHM_SERIES_LIVE				1
+#define MHM_SERIES_RETIRING			2
 
 /* A series' share in one stripe */
 typedef struct MhmCell
@@ -195,14 +200,17 @@ typedef struct MhmRegion
 	uint32		struct_sizes;	/* a checksum of sizeof() of all parts */
 	uint64		total_bytes;
 	uint64		system_identifier;
-	uint64		region_id;		/* random; also seeds the hashes */
+	uint64		home;			/* which data directory it was made for */
+	uint64		region_id;		/* random */
+	uint64		hash_seed;		/* random, and never leaves the server */
 	uint64		incarnation;	/* which of two objects is the newer one */
 	MhmGeometry geometry;
 
 	/* Derived from the parts when a process attaches, and kept up to date */
 	uint32		used_series;	/* ordinary ones */
 	uint32		used_overflow_series;
-	uint32		used_histograms;
+	uint32		used_histograms;	/* ordinary ones */
+	uint32		used_overflow_histograms;
 	uint32		used_metrics;
 	uint32		used_chunks;
 	uint32		free_series;
@@ -256,16 +264,12 @@ mhm_bits_of_float8(double value)
 extern void mhm_region_request(void);
 extern void mhm_region_startup(void);
 
-/* Raises the error that says how to preload, unless there is a region */
-extern void mhm_region_require(void);
-
 /* Why the region cannot outlive this server, or NULL when it can */
 extern const char *mhm_region_complaint(void);
 
 /* Laying out (regionlayout.c) */
 extern Size mhm_region_size(const MhmGeometry *geometry);
-extern void mhm_region_format(MhmRegion *region, const MhmGeometry *geometry,
-							  uint64 system_identifier, uint64 region_id);
+extern void mhm_region_format(MhmRegion *region, const MhmGeometry *geometry);
 extern void mhm_region_map(MhmRegion *region);
 extern const char *mhm_region_header_problem(const MhmRegion *region, Size bytes,
 											 uint64 system_identifier);

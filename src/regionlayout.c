@@ -90,6 +90,8 @@ struct_sizes(void)
 	sum = sum * 31 + sizeof(MhmMetric);
 	sum = sum * 31 + sizeof(MhmSeries);
 	sum = sum * 31 + sizeof(MhmTenantBucket);
+	sum = sum * 31 + sizeof(MhmCell);
+	sum = sum * 31 + sizeof(MhmChunk);
 	sum = sum * 31 + sizeof(MhmHistogramBody);
 	return sum;
 }
@@ -114,18 +116,15 @@ mhm_region_map(MhmRegion *region)
 }
 
 /*
- * Make an empty region in zeroed memory.  The magic number, without which
- * nobody trusts it, is left to the caller.
+ * Make an empty region in zeroed memory.  Its identity, and the magic number
+ * without which nobody trusts it, are left to the caller.
  */
 void
-mhm_region_format(MhmRegion *region, const MhmGeometry *geometry,
-				  uint64 system_identifier, uint64 region_id)
+mhm_region_format(MhmRegion *region, const MhmGeometry *geometry)
 {
 	region->layout_version = MHM_LAYOUT_VERSION;
 	region->struct_sizes = struct_sizes();
 	region->total_bytes = mhm_region_size(geometry);
-	region->system_identifier = system_identifier;
-	region->region_id = region_id;
 	region->geometry = *geometry;
 	pg_atomic_init_u32(&region->room_epoch, 1);
 

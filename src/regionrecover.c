@@ -52,11 +52,18 @@ claim_string(Claims *claims, MhmString string, uint32 longest)
 static bool
 claim_metric(Claims *claims, MhmMetric *metric)
 {
-	return metric->kind >= MHM_COUNTER && metric->kind <= MHM_HISTOGRAM &&
-		metric->name.length > 0 &&
-		claim_string(claims, metric->name, MHM_MAX_METRIC_LENGTH) &&
-		claim_string(claims, metric->help, MHM_MAX_HELP_LENGTH) &&
-		claim_string(claims, metric->unit, MHM_MAX_UNIT_LENGTH);
+	char		name[MHM_MAX_METRIC_LENGTH];
+
+	if (metric->kind < MHM_COUNTER || metric->kind > MHM_HISTOGRAM ||
+		metric->min_exponent < MHM_MIN_EXPONENT_LOWEST ||
+		metric->min_exponent > MHM_MIN_EXPONENT_HIGHEST ||
+		metric->name.length == 0 ||
+		!claim_string(claims, metric->name, MHM_MAX_METRIC_LENGTH) ||
+		!claim_string(claims, metric->help, MHM_MAX_HELP_LENGTH) ||
+		!claim_string(claims, metric->unit, MHM_MAX_UNIT_LENGTH))
+		return false;
+	mhm_string_copy(metric->name, name);
+	return metric->hash == mhm_metric_hash(name, metric->name.length);
 }
 
 static bool
@@ -82,7 +89,9 @@ claim_series(Claims *claims, MhmSeries *series)
 	if (!claim_string(claims, series->labels, MHM_MAX_LABELS_LENGTH))
 		return false;
 	mhm_string_copy(series->labels, labels);
-	return mhm_labels_well_formed(labels, series->labels.length);
+	return mhm_labels_well_formed(labels, series->labels.length) &&
+		series->hash == mhm_series_hash(&series->tenant, series->metric, series->overflow,
+										labels, series->labels.length);
 }
 
 static const char *
@@ -195,13 +204,10 @@ derive_metric_chains(void)
 	for (uint32 i = 0; i < g->metric_slots; i++)
 	{
 		MhmMetric  *metric = &mhm_metrics[i];
-		char		name[MHM_MAX_METRIC_LENGTH];
 		uint32	   *head;
 
 		if (!metric->live)
 			continue;
-		mhm_string_copy(metric->name, name);
-		metric->hash = mhm_metric_hash(name, metric->name.length);
 		head = &mhm_metric_heads[metric->hash & (g->metric_heads - 1)];
 		metric->next = *head;
 		*head = i;
@@ -216,34 +222,33 @@ derive_series_chains(void)
 	MhmRegion  *region = mhm_region;
 	MhmGeometry *g = &region->geometry;
 
-	region->used_series = region->used_overflow_series = region->used_histograms = 0;
+	region->used_series = region->used_overflow_series = 0;
+	region->used_histograms = region->used_overflow_histograms = 0;
 	memset(mhm_tenant_buckets, 0, sizeof(MhmTenantBucket) * MHM_TENANT_BUCKETS);
 	for (uint32 i = 0; i < g->series_heads; i++)
 		mhm_series_heads[i] = MHM_NONE;
 	for (uint32 i = 0; i < g->series_slots; i++)
 	{
 		MhmSeries  *series = &mhm_series[i];
-		char		labels[MHM_MAX_LABELS_LENGTH];
 		uint32	   *head;
 
 		if (!series->live)
 			continue;
-		series->live = true;
-		mhm_string_copy(series->labels, labels);
-		series->hash = mhm_series_hash(&series->tenant, series->metric, series->overflow,
-									   labels, series->labels.length);
+		series->live = MHM_SERIES_LIVE;
 		head = &mhm_series_heads[series->hash & (g->series_heads - 1)];
 		series->next = *head;
 		*head = i;
 		mhm_metrics[series->metric].series++;
 		if (series->overflow)
+		{
 			region->used_overflow_series++;
+			region->used_overflow_histograms += (series->histogram != MHM_NONE);
+		}
 		else
 		{
 			region->used_series++;
+			region->used_histograms += (series->histogram != MHM_NONE);
 			mhm_tenant_bucket(&series->tenant)->total++;
-			if (series->histogram != MHM_NONE)
-				region->used_histograms++;
 		}
 	}
 }

@@ -28,10 +28,9 @@
 #define IDLE_BEFORE_RETIREMENT	(10 * USECS_PER_MINUTE)
 #define BETWEEN_RETIREMENTS		(1 * USECS_PER_SEC)
 
-/* States of MhmSeries.live */
-#define SERIES_FREE			0
-#define SERIES_LIVE			1
-#define SERIES_RETIRING		2
+/* A tenant may have this part of what is kept for overflow series, or so many */
+#define TENANT_OVERFLOW_PART	8
+#define TENANT_OVERFLOW_LEAST	4
 
 const char *
 mhm_kind_name(MhmKind kind)
@@ -52,7 +51,7 @@ uint32
 mhm_series_hash(const pg_uuid_t *tenant, uint32 metric, bool overflow,
 				const char *labels, uint32 labels_length)
 {
-	uint64		seed = mhm_region->region_id ^ ((uint64) metric << 1) ^ overflow;
+	uint64		seed = mhm_region->hash_seed ^ ((uint64) metric << 1) ^ overflow;
 
 	seed = mhm_hash_bytes((const char *) tenant->data, UUID_LEN, seed);
 	return (uint32) mhm_hash_bytes(labels, labels_length, seed);
@@ -62,7 +61,7 @@ MhmTenantBucket *
 mhm_tenant_bucket(const pg_uuid_t *tenant)
 {
 	uint64		hash = mhm_hash_bytes((const char *) tenant->data, UUID_LEN,
-									  mhm_region->region_id);
+									  mhm_region->hash_seed);
 
 	return &mhm_tenant_buckets[hash % MHM_TENANT_BUCKETS];
 }
@@ -120,22 +119,30 @@ tenant_known_full(const pg_uuid_t *tenant)
 		same_tenant(&bucket->full, tenant);
 }
 
+/* How many ordinary, or overflow, series a tenant has */
+static uint32
+count_series(const pg_uuid_t *tenant, bool overflow)
+{
+	uint32		count = 0;
+
+	for (uint32 i = 0; i < mhm_region->geometry.series_slots; i++)
+		if (mhm_series[i].live && mhm_series[i].overflow == overflow &&
+			same_tenant(&mhm_series[i].tenant, tenant))
+			count++;
+	return count;
+}
+
 /* Is a tenant at its quota?  Counts its series only if that is possible */
 static bool
 tenant_full(const pg_uuid_t *tenant)
 {
 	MhmTenantBucket *bucket = mhm_tenant_bucket(tenant);
-	uint32		count = 0;
 
 	if (bucket->total < (uint32) mhm_max_series_per_tenant)
 		return false;
 	if (tenant_known_full(tenant))
 		return true;
-	for (uint32 i = 0; i < mhm_region->geometry.series_slots; i++)
-		if (mhm_series[i].live && !mhm_series[i].overflow &&
-			same_tenant(&mhm_series[i].tenant, tenant))
-			count++;
-	if (count < (uint32) mhm_max_series_per_tenant)
+	if (count_series(tenant, false) < (uint32) mhm_max_series_per_tenant)
 		return false;
 	bucket->full = *tenant;
 	bucket->full_total = bucket->total;
@@ -179,7 +186,7 @@ remove_series(uint32 number)
 	uint32	   *link = series_head(series->hash);
 
 	/* A process killed after this leaves the slot free to who recovers */
-	series->live = SERIES_FREE;
+	series->live = MHM_SERIES_FREE;
 	pg_write_barrier();
 
 	while (*link != number)
@@ -190,7 +197,9 @@ remove_series(uint32 number)
 	{
 		mhm_histograms[series->histogram].next_free = mhm_region->free_histogram;
 		mhm_region->free_histogram = series->histogram;
-		if (!series->overflow)
+		if (series->overflow)
+			mhm_region->used_overflow_histograms--;
+		else
 			mhm_region->used_histograms--;
 	}
 	if (series->overflow)
@@ -220,7 +229,7 @@ is_flushed(uint32 number)
 static void
 begin_retiring(MhmSeries *series)
 {
-	series->live = SERIES_RETIRING;
+	series->live = MHM_SERIES_RETIRING;
 	pg_atomic_fetch_add_u32(&series->generation, 1);
 }
 
@@ -236,7 +245,7 @@ finish_retiring(bool unflushed)
 	mhm_accumulate_quiesce();
 	for (uint32 i = 0; i < mhm_region->geometry.series_slots; i++)
 	{
-		if (mhm_series[i].live != SERIES_RETIRING)
+		if (mhm_series[i].live != MHM_SERIES_RETIRING)
 			continue;
 		if (unflushed || is_flushed(i))
 		{
@@ -244,7 +253,7 @@ finish_retiring(bool unflushed)
 			removed++;
 		}
 		else
-			mhm_series[i].live = SERIES_LIVE;
+			mhm_series[i].live = MHM_SERIES_LIVE;
 	}
 	if (removed > 0)
 		pg_atomic_fetch_add_u32(&mhm_region->room_epoch, 1);
@@ -258,7 +267,7 @@ retire_idle_locked(TimestampTz idle_since)
 	{
 		MhmSeries  *series = &mhm_series[i];
 
-		if (series->live == SERIES_LIVE &&
+		if (series->live == MHM_SERIES_LIVE &&
 			(TimestampTz) pg_atomic_read_u64(&series->updated_at) < idle_since &&
 			is_flushed(i))
 			begin_retiring(series);
@@ -297,9 +306,24 @@ no_room_because(const MhmKey *key, MhmKind kind)
 }
 
 /*
- * Make a series.  Its slot, body and chunks are known to be there, unless it
- * is an overflow series: then MHM_NONE says that they are not.
+ * Is there room for another overflow series?  They have slots and bodies of
+ * their own, which no tenant may take all of.
  */
+static bool
+overflow_has_room(const MhmKey *key, MhmKind kind)
+{
+	const MhmGeometry *g = &mhm_region->geometry;
+	uint32		reserve = g->series_slots - g->max_series;
+	uint32		share = Max(reserve / TENANT_OVERFLOW_PART, TENANT_OVERFLOW_LEAST);
+
+	if (mhm_region->used_overflow_series >= reserve ||
+		(kind == MHM_HISTOGRAM &&
+		 mhm_region->used_overflow_histograms >= g->histogram_slots - g->max_histograms))
+		return false;
+	return count_series(key->tenant, true) < share;
+}
+
+/* Make a series; MHM_NONE if there is no slot, body or string for it */
 uint32
 mhm_registry_add(const MhmKey *key, uint32 metric, bool overflow)
 {
@@ -329,7 +353,9 @@ mhm_registry_add(const MhmKey *key, uint32 metric, bool overflow)
 		series->histogram = mhm_region->free_histogram;
 		mhm_region->free_histogram = mhm_histograms[series->histogram].next_free;
 		mhm_histograms[series->histogram].min_exponent = mhm_metrics[metric].min_exponent;
-		if (!overflow)
+		if (overflow)
+			mhm_region->used_overflow_histograms++;
+		else
 			mhm_region->used_histograms++;
 	}
 	mhm_accumulate_clear(number);
@@ -350,7 +376,7 @@ mhm_registry_add(const MhmKey *key, uint32 metric, bool overflow)
 
 	/* A process killed before this leaves a free slot to who recovers */
 	pg_write_barrier();
-	series->live = SERIES_LIVE;
+	series->live = MHM_SERIES_LIVE;
 	return number;
 }
 
@@ -384,7 +410,7 @@ create_locked(const MhmKey *key, MhmKind kind, MhmTarget *target, MhmConflict *c
 		mhm_metrics[metric].series--;
 		return MHM_FOUND;
 	}
-	else
+	else if (overflow_has_room(key, kind))
 		target->series = mhm_registry_add(key, metric, true);
 	mhm_metrics[metric].series--;
 
@@ -412,6 +438,7 @@ mhm_registry_find(const MhmKey *key, MhmKind kind, MhmTarget *target,
 	bool		known;
 
 	target->series = MHM_NONE;
+	target->generation = 0;
 	LWLockAcquire(mhm_registry_lock, LW_SHARED);
 	known = find_locked(key, kind, &result, target, conflict);
 	LWLockRelease(mhm_registry_lock);
@@ -423,6 +450,23 @@ mhm_registry_find(const MhmKey *key, MhmKind kind, MhmTarget *target,
 		result = create_locked(key, kind, target, conflict);
 	LWLockRelease(mhm_registry_lock);
 	return result;
+}
+
+/*
+ * Could a key be of this kind?  Makes nothing; false when its metric is of
+ * another kind.
+ */
+bool
+mhm_registry_kind_fits(const MhmKey *key, MhmKind kind, MhmConflict *conflict)
+{
+	uint32		metric;
+
+	LWLockAcquire(mhm_registry_lock, LW_SHARED);
+	metric = mhm_metric_find(key->metric, key->metric_length);
+	if (metric != MHM_NONE)
+		conflict->kind = mhm_metrics[metric].kind;
+	LWLockRelease(mhm_registry_lock);
+	return metric == MHM_NONE || conflict->kind == kind;
 }
 
 /*
@@ -449,6 +493,10 @@ mhm_registry_reset(const char *metric, uint32 metric_length, const pg_uuid_t *te
 				begin_retiring(series);
 		}
 	removed = finish_retiring(true);
+
+	/* Who names a metric, and no tenant, wants it gone with its description */
+	if (tenant == NULL && only != MHM_NONE && mhm_metrics[only].live)
+		mhm_metric_forget(only);
 	LWLockRelease(mhm_registry_lock);
 	return removed;
 }

@@ -42,6 +42,7 @@ typedef struct MhmConflict
 
 extern MhmFindResult mhm_registry_find(const MhmKey *key, MhmKind kind,
 									   MhmTarget *target, MhmConflict *conflict);
+extern bool mhm_registry_kind_fits(const MhmKey *key, MhmKind kind, MhmConflict *conflict);
 extern int64 mhm_registry_reset(const char *metric, uint32 metric_length,
 								const pg_uuid_t *tenant);
 extern PGDLLEXPORT uint32 mhm_registry_retire_idle(TimestampTz idle_since);

@@ -14,11 +14,13 @@
 
 #include <limits.h>
 
+#include "require.h"
 #include "settings.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 
+char	   *mhm_database = NULL;
 int			mhm_max_series = 10000;
 int			mhm_max_histograms = 2000;
 int			mhm_max_series_per_tenant = 2000;
@@ -91,9 +93,15 @@ check_tenant(char **newval, void **extra, GucSource source)
 static void
 assign_tenant(const char *newval, void *extra)
 {
-	if (newval == NULL || *newval == '\0' || 
+	if (newval == NULL || *newval == '\0' ||
 		!mhm_parse_uuid(newval, strlen(newval), &session_tenant))
 		memset(&session_tenant, 0, sizeof(session_tenant));
+}
+
+static void
+assign_database(const char *newval, void *extra)
+{
+	mhm_call_allowed = false;
 }
 
 /*
@@ -105,6 +113,12 @@ mhm_settings_define(bool preloading)
 {
 	if (preloading)
 	{
+		DefineCustomStringVariable("meshhook_metrics.database",
+								   "The database whose users record and read metrics.",
+								   "In other databases only superusers may.",
+								   &mhm_database,
+								   "postgres",
+								   PGC_SIGHUP, 0, NULL, assign_database, NULL);
 		DefineCustomIntVariable("meshhook_metrics.max_series",
 								"How many series shared memory holds.",
 								"Further ones are counted in their metric's overflow series.",

@@ -10,6 +10,7 @@
 
 #include "utils/uuid.h"
 
+extern char *mhm_database;
 extern int	mhm_max_series;
 extern int	mhm_max_histograms;
 extern int	mhm_max_series_per_tenant;

@@ -18,6 +18,7 @@
 #include "labels.h"
 #include "miscadmin.h"
 #include "registry.h"
+#include "require.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
@@ -91,7 +92,7 @@ mhm_snapshot(PG_FUNCTION_ARGS)
 	MemoryContext row_context;
 	MemoryContext caller;
 
-	mhm_region_require();
+	mhm_check_call(fcinfo, 1);
 	InitMaterializedSRF(fcinfo, 0);
 	if (result->setDesc->natts != SNAPSHOT_COLUMNS)
 		elog(ERROR, "snapshot() is declared otherwise than this library expects");

@@ -19,6 +19,7 @@
  */
 #include "postgres.h"
 
+#include "access/parallel.h"
 #include "access/xact.h"
 #include "labels.h"
 #include "transaction.h"
@@ -26,10 +27,22 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-/* A series that the transaction recorded to, with its key in case it retires */
+/*
+ * What a pending series is found by.  The target alone would not do: keys
+ * that share an overflow series part when there is room at the commit.
+ */
+typedef struct PendingTag
+{
+	MhmTarget	target;
+	uint32		unused;			/* no padding, since it is hashed as bytes */
+	uint64		key_hash;
+} PendingTag;
+
+/* A key that the transaction recorded to, and where its samples go */
 typedef struct PendingSeries
 {
-	MhmTarget	target;			/* hash key */
+	PendingTag	tag;
+	MhmTarget	target;			/* renewed when the series retires */
 	MhmKind		kind;
 	MhmKey		key;
 } PendingSeries;
@@ -73,7 +86,7 @@ begin_pending(void)
 {
 	HASHCTL		control;
 
-	control.keysize = sizeof(MhmTarget);
+	control.keysize = sizeof(PendingTag);
 	control.entrysize = sizeof(PendingSeries);
 	control.hcxt = TopTransactionContext;
 	pending_series = hash_create("meshhook_metrics pending series", 32, &control,
@@ -123,26 +136,36 @@ copy_key(const MhmSampleKey *key, MhmKey *copy)
 	copy->labels = memory;
 }
 
+/* Largest sum of increments that are held back as one */
+#define LARGEST_MERGED_VALUE	1e300
+
 /* Hold a sample back until the commit */
 void
 mhm_transaction_add(const MhmSampleKey *key, const MhmTarget *target,
 					MhmOperation operation, double value)
 {
+	PendingTag	tag = {*target, 0, mhm_sample_key_hash(key)};
 	PendingSeries *series;
 	PendingSample *sample;
 	bool		found;
 
+	if (IsParallelWorker())
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				errmsg("cannot record metrics in a parallel worker while meshhook_metrics.on_commit is on"),
+				errhint("A function that records is not parallel safe."));
 	if (pending_series == NULL)
 		begin_pending();
 	note_savepoint();
 
-	series = hash_search(pending_series, target, HASH_FIND, &found);
+	series = hash_search(pending_series, &tag, HASH_FIND, &found);
 	if (!found)
 	{
 		MhmKey		copy;
 
 		copy_key(key, &copy);
-		series = hash_search(pending_series, target, HASH_ENTER, &found);
+		series = hash_search(pending_series, &tag, HASH_ENTER, &found);
+		series->target = *target;
 		series->key = copy;
 		series->kind = operation == MHM_INC ? MHM_COUNTER :
 			operation == MHM_OBSERVE ? MHM_HISTOGRAM : MHM_GAUGE;
@@ -152,7 +175,7 @@ mhm_transaction_add(const MhmSampleKey *key, const MhmTarget *target,
 	if (operation == MHM_INC && samples_used > savepoints[savepoints_used - 1].height)
 	{
 		sample = &samples[samples_used - 1];
-		if (sample->series == series)
+		if (sample->series == series && sample->value + value < LARGEST_MERGED_VALUE)
 		{
 			sample->value += value;
 			sample->calls++;
@@ -206,8 +229,7 @@ count_everything(void)
 			}
 		}
 		if (target->series == MHM_NONE)
-			for (uint64 call = 0; call < sample->calls; call++)
-				mhm_accumulate_discard(target->reason);
+			mhm_accumulate_discard(target->reason, sample->calls);
 	}
 }
 

@@ -9,6 +9,8 @@ use strict;
 use warnings;
 
 use File::Path qw(remove_tree);
+use List::Util qw(sum);
+use POSIX qw(sysconf _SC_CLK_TCK);
 
 # Parallel plans and JIT would change what is compared in the middle of a run.
 use constant SETTINGS => {
@@ -85,9 +87,8 @@ sub read_file
 sub remember_shared_memory
 {
 	my ($self) = @_;
-	my ($postmaster) = read_file("$self->{data}/postmaster.pid") =~ /^(\d+)/;
 	my %mapped =
-	  map { $_ => 1 } read_file("/proc/$postmaster/maps") =~ m{(/dev/shm/meshhook_metrics\.[^\s/]+)}g;
+	  map { $_ => 1 } read_file('/proc/' . $self->postmaster . '/maps') =~ m{(/dev/shm/meshhook_metrics\.[^\s/]+)}g;
 	$self->{shared_memory} = [ sort keys %mapped ];
 
 	open my $list, '>', "$self->{folder}/shared_memory_objects" or die "shared_memory_objects: $!\n";
@@ -102,17 +103,52 @@ sub psql_command
 		'postgres');
 }
 
-# Statements per second of a pgbench script
+# Statements of a pgbench script per second, and per second of processor time
+# that the server takes for them
 sub pgbench
 {
 	my ($self, $script, @options) = @_;
 	my @command = (bindir() . '/pgbench', '-n', '-h', $self->{folder}, '-U', 'bench', '-f', $script, @options,
 		'postgres');
+	my %others = map { $_ => 1 } $self->server_processes;
+	my $used = $self->ended_processes_ticks;
+
 	open my $out, '-|', @command or die "pgbench: $!\n";
 	my $text = do { local $/; <$out> };
 	close $out or die "pgbench failed: @command\n";
-	$text =~ /^tps = ([\d.]+) \(without/m or die "pgbench printed no rate:\n$text";
-	return $1;
+	my ($statements) = $text =~ /^number of transactions actually processed: (\d+)/m;
+	my ($per_second) = $text =~ /^tps = ([\d.]+) \(without/m;
+	die "pgbench printed no rate:\n$text" unless $statements && $per_second;
+
+	# A backend's time is added to the postmaster's account when it is gone.
+	1 while grep { !$others{$_} } $self->server_processes;
+	$used = $self->ended_processes_ticks - $used;
+	return {
+		per_second => $per_second,
+		per_processor_second => $statements / ($used / sysconf(_SC_CLK_TCK)),
+	};
+}
+
+sub postmaster
+{
+	my ($self) = @_;
+	my ($pid) = read_file("$self->{data}/postmaster.pid") =~ /^(\d+)/;
+	return $pid // die "The server in $self->{data} does not run.\n";
+}
+
+sub server_processes
+{
+	my ($self) = @_;
+	my $pid = $self->postmaster;
+	return split ' ', read_file("/proc/$pid/task/$pid/children");
+}
+
+# What the server's processes that have ended took, user and system time
+sub ended_processes_ticks
+{
+	my ($self) = @_;
+	my ($fields) = read_file('/proc/' . $self->postmaster . '/stat') =~ /^.*\) (.*)/s;
+	return sum((split ' ', $fields)[ 13, 14 ]);
 }
 
 sub stop

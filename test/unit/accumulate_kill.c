@@ -400,7 +400,7 @@ test_killed_recovery(void)
 {
 	const Sample *sample = &samples[13];
 	Path		path = walk_sample(sample);
-	int			stride = (int) effort(SANITIZED ? 9 : 2, 1);
+	int			stride = (int) effort(SANITIZED ? 12 : 3, 1);
 
 	for (int i = 1; i < states_count; i += stride)
 		walk_recovery(states[i].memory, sample->name, false);
@@ -611,7 +611,7 @@ main(void)
 	test_pairs(&samples[9], &samples[11]);
 	test_pairs(&samples[13], &samples[10]);
 	report("two killed with different values leave right totals", "pairs of places");
-	test_interleaved(effort(SANITIZED ? 50 : 300, 20000));
+	test_interleaved(effort(SANITIZED ? 40 : 200, 20000));
 	report("three that record by turns and are killed leave whole samples", "rounds");
 	test_recovery_of_two();
 	return finish_tests();

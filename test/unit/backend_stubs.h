@@ -13,16 +13,14 @@
 /* As PostgreSQL and its extensions are compiled, whatever the test is */
 #pragma GCC optimize ("wrapv", "no-strict-aliasing")
 
-/* With src/ in the search path of <>, its strings.h is found for libc's */
-#define MHM_STRINGS_H
 #include "postgres.h"
-#undef MHM_STRINGS_H
 
 #include <sched.h>
 #include <setjmp.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
@@ -40,6 +38,7 @@
 #undef fprintf
 #undef vfprintf
 #undef strerror
+#undef qsort
 
 /* Identity of the process: settable, so that tests choose the first stripe */
 #if PG_VERSION_NUM >= 170000
@@ -90,7 +89,7 @@ proc_exit(int code)
 void
 pg_usleep(long microsec)
 {
-	sched_yield();
+	(void) usleep(microsec);
 }
 
 /* A lock between processes: how many share it, or all ones */
@@ -225,6 +224,10 @@ STUB_UNUSED(const char *, GetDatabaseEncodingName, (void))
 STUB_UNUSED(int, pg_mbcliplen, (const char *mbstr, int len, int limit))
 STUB_UNUSED(char *, pnstrdup, (const char *in, Size size))
 STUB_UNUSED(char *, psprintf, (const char *fmt,...))
+STUB_UNUSED(void, initStringInfo, (StringInfo str))
+STUB_UNUSED(void, appendStringInfo, (StringInfo str, const char *fmt,...))
+STUB_UNUSED(void, appendStringInfoChar, (StringInfo str, char ch))
+STUB_UNUSED(void, enlargeStringInfo, (StringInfo str, int needed))
 STUB_UNUSED(Datum, numeric_out, (PG_FUNCTION_ARGS))
 STUB_UNUSED(Datum, DirectFunctionCall1Coll, (PGFunction func, Oid collation, Datum arg1))
 STUB_UNUSED(JsonbIterator *, JsonbIteratorInit, (JsonbContainer *container))

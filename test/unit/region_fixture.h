@@ -50,7 +50,7 @@ __asan_default_options(void)
 #endif
 
 #define SYSTEM_IDENTIFIER	UINT64CONST(0x123456789)
-#define REGION_ID			UINT64CONST(0xfeedfacecafebeef)
+#define HASH_SEED			UINT64CONST(0xfeedfacecafebeef)
 
 static int	tests_run = 0;
 static bool all_ok = true;
@@ -155,14 +155,23 @@ reset_registry_lock(void)
 	pg_atomic_init_u32(&mhm_registry_lock->state, 0);
 }
 
-/* Make an empty region in zeroed memory and map it */
+/* Empty, identified and mapped, in zeroed memory */
+static void
+format_region(MhmRegion *region, const MhmGeometry *geometry)
+{
+	mhm_region_format(region, geometry);
+	region->system_identifier = SYSTEM_IDENTIFIER;
+	region->hash_seed = HASH_SEED;
+}
+
+/* Make a region that can be recorded to */
 static void
 make_test_region(MhmRegion *region, const MhmGeometry *geometry)
 {
 	const char *problem;
 
 	reset_registry_lock();
-	mhm_region_format(region, geometry, SYSTEM_IDENTIFIER, REGION_ID);
+	format_region(region, geometry);
 	problem = mhm_region_recover();
 	if (problem != NULL)
 	{

@@ -117,6 +117,7 @@ check_series(bool *chunks, bool *bodies, uint32 *used_chunks)
 	uint32		ordinary = 0;
 	uint32		overflow = 0;
 	uint32		histograms = 0;
+	uint32		overflow_histograms = 0;
 
 	for (uint32 head = 0; head < g->series_heads; head++)
 		for (uint32 i = mhm_series_heads[head]; i != MHM_NONE; i = mhm_series[i].next)
@@ -126,7 +127,7 @@ check_series(bool *chunks, bool *bodies, uint32 *used_chunks)
 
 			if (!meet(met, i, g->series_slots, "series"))
 				break;
-			REQUIRE(series->live == SERIES_LIVE, "series %u is in a chain and is not live", i);
+			REQUIRE(series->live == MHM_SERIES_LIVE, "series %u is in a chain and is not live", i);
 			if (series->metric >= g->metric_slots || !mhm_metrics[series->metric].live)
 			{
 				fail_case("series %u has no metric", i);
@@ -140,7 +141,10 @@ check_series(bool *chunks, bool *bodies, uint32 *used_chunks)
 			if (series->histogram != MHM_NONE)
 				meet(bodies, series->histogram, g->histogram_slots, "body");
 			if (series->overflow)
+			{
 				overflow++;
+				overflow_histograms += series->histogram != MHM_NONE;
+			}
 			else
 			{
 				ordinary++;
@@ -158,7 +162,7 @@ check_series(bool *chunks, bool *bodies, uint32 *used_chunks)
 	{
 		if (!meet(met, i, g->series_slots, "series"))
 			break;
-		REQUIRE(mhm_series[i].live == SERIES_FREE, "series %u is free and live", i);
+		REQUIRE(mhm_series[i].live == MHM_SERIES_FREE, "series %u is free and live", i);
 	}
 	check_all_met(met, g->series_slots, "series");
 	REQUIRE(ordinary == mhm_region->used_series, "%u series are used, not %u",
@@ -167,6 +171,9 @@ check_series(bool *chunks, bool *bodies, uint32 *used_chunks)
 			overflow, mhm_region->used_overflow_series);
 	REQUIRE(histograms == mhm_region->used_histograms, "%u histograms are used, not %u",
 			histograms, mhm_region->used_histograms);
+	REQUIRE(overflow_histograms == mhm_region->used_overflow_histograms,
+			"%u overflow histograms are used, not %u",
+			overflow_histograms, mhm_region->used_overflow_histograms);
 	for (uint32 i = 0; i < g->metric_slots; i++)
 		REQUIRE(!mhm_metrics[i].live || of_metric[i] == mhm_metrics[i].series,
 				"metric %u has %u series, not %u", i, of_metric[i], mhm_metrics[i].series);

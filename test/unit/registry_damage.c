@@ -221,7 +221,7 @@ import_region(MhmRegion *region)
 	sigjmp_buf	raised;
 
 	memset(import_target, 0, import_bytes);
-	mhm_region_format(import_target, &import_geometry, SYSTEM_IDENTIFIER, REGION_ID);
+	format_region(import_target, &import_geometry);
 	REQUIRE(mhm_region_recover() == NULL, "an empty region cannot be used");
 	stub_raise_to = &raised;
 	if (sigsetjmp(raised, 1) == 0)
@@ -311,6 +311,54 @@ test_every_byte(void)
 	report("a region with one byte changed is refused or whole", "changes");
 }
 
+/* Texts that fit the store and not the buffers that they are copied to */
+static void
+test_too_long(void)
+{
+	static char text[MHM_MAX_LABELS_LENGTH + 100];
+	MhmTarget	target;
+
+	for (int which = 0; which < 4; which++)
+	{
+		MhmMetric  *metric;
+		const char *problem;
+		bool		stored;
+
+		cases++;
+		memset(import_target, 0, import_bytes);
+		make_test_region(import_target, &import_geometry);
+		memset(text, 'x', sizeof(text));
+		describe("d", MHM_COUNTER, "", "");
+		find_target("m", MHM_COUNTER, 1, 'a', 3, &target);
+		metric = &mhm_metrics[mhm_metric_find("d", 1)];
+		if (which == 0)
+		{
+			stored = mhm_string_store(text, MHM_MAX_METRIC_LENGTH + 1, &metric->name);
+			metric->hash = mhm_metric_hash(text, MHM_MAX_METRIC_LENGTH + 1);
+		}
+		else if (which == 1)
+			stored = mhm_string_store(text, MHM_MAX_HELP_LENGTH + 1, &metric->help);
+		else if (which == 2)
+			stored = mhm_string_store(text, MHM_MAX_UNIT_LENGTH + 1, &metric->unit);
+		else
+		{
+			MhmSeries  *series = &mhm_series[target.series];
+			uint32		length = 0;
+
+			while (length <= MHM_MAX_LABELS_LENGTH)
+				length += encode_label(text + length, 'x', 50);
+			stored = mhm_string_store(text, length, &series->labels);
+			series->hash = mhm_series_hash(&series->tenant, series->metric, series->overflow,
+										   text, length);
+		}
+		snprintf(about, sizeof(about), "text %d", which);
+		REQUIRE(stored, "no room");
+		problem = mhm_region_recover();
+		REQUIRE(problem != NULL, "it is accepted");
+	}
+	report("a text that is too long is refused", "texts");
+}
+
 /* Nothing but the header may be read before the size is known to fit */
 static void
 test_header(long rounds)
@@ -351,6 +399,7 @@ main(void)
 		signal(SIGABRT, die_of_signal);
 	}
 	test_header(20000);
+	test_too_long();
 	test_every_byte();
 	test_damage(effort(SANITIZED ? 5000 : 20000, 2000000));
 	return finish_tests();

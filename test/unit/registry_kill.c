@@ -379,7 +379,7 @@ test_killed_recovery(void)
 	static Contents expected;
 	long		places = effort(1, 8);
 
-	for (int i = 0; i < lengthof(half_way); i++)
+	for (int i = 0; i < (SANITIZED ? effort(1, 3) : lengthof(half_way)); i++)
 	{
 		Path		path = walk_operation(&operations[half_way[i]]);
 

@@ -62,9 +62,9 @@ comment on function mhm_probe.retire_idle(timestamptz) is
 'Retires what was flushed and not recorded to since a time, as the flush worker does. Returns how many series.';
 
 create function mhm_probe.die_at(routine regprocedure, arguments text[], instruction integer)
-returns boolean
+returns integer
 as 'MODULE_PATHNAME', 'mhm_probe_die_at'
 language c strict;
 
 comment on function mhm_probe.die_at(regprocedure, text[], integer) is
-'Forks a process that calls a function of the extension and gets SIGKILL in front of its n-th instruction; then recovers the region as the server does after a crash. False when the call ended before. Null where processors cannot be stepped by this module. No other session may be using the region.';
+'Forks a process that calls a function of the extension and gets SIGKILL in front of its n-th instruction; then recovers the region as the server does after a crash. Null when the process was killed, else how many instructions the call took. With 0 the process just calls. No other session may be using the region.';

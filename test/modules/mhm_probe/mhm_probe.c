@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -250,13 +251,15 @@ mhm_probe_retire_idle(PG_FUNCTION_ARGS)
 
 #ifdef __x86_64__
 
-static volatile sig_atomic_t instructions_left;
+/* In memory that a forked process shares */
+static volatile int32 *instructions = NULL;
+static int32 last_instruction;
 
 /* Comes before every instruction while the processor's trap flag is set */
 static void
 count_instruction(int signal_number)
 {
-	if (--instructions_left == 0)
+	if (++*instructions == last_instruction)
 		kill(getpid(), SIGKILL);
 }
 
@@ -274,14 +277,15 @@ call_step_by_step(FunctionCallInfo call, int32 instruction)
 {
 	struct sigaction action;
 
-	instructions_left = instruction;
+	last_instruction = instruction;
 	memset(&action, 0, sizeof(action));
 	action.sa_handler = count_instruction;
 	sigemptyset(&action.sa_mask);
 	sigaction(SIGTRAP, &action, NULL);
 	PG_TRY();
 	{
-		STEP_BY_STEP();
+		if (instruction != 0)
+			STEP_BY_STEP();
 		(void) FunctionCallInvoke(call);
 		RUN_FREELY();
 	}
@@ -342,6 +346,16 @@ mhm_probe_die_at(PG_FUNCTION_ARGS)
 	const char *problem;
 
 	require_region();
+	if (instructions == NULL)
+	{
+		void	   *shared = mmap(NULL, sizeof(int32), PROT_READ | PROT_WRITE,
+								  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+		if (shared == MAP_FAILED)
+			elog(ERROR, "could not map shared memory: %m");
+		instructions = shared;
+	}
+	*instructions = 0;
 	fflush(NULL);
 	child = fork();
 	if (child == 0)
@@ -360,9 +374,9 @@ mhm_probe_die_at(PG_FUNCTION_ARGS)
 				errmsg("the region cannot be recovered after instruction %d, since %s",
 					   instruction, problem));
 	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
-		PG_RETURN_BOOL(true);
+		PG_RETURN_NULL();
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-		PG_RETURN_BOOL(false);
+		PG_RETURN_INT32(*instructions);
 	ereport(ERROR,
 			errcode(ERRCODE_SYSTEM_ERROR),
 			errmsg("the process ended otherwise, with status %d", status));
@@ -373,7 +387,9 @@ mhm_probe_die_at(PG_FUNCTION_ARGS)
 Datum
 mhm_probe_die_at(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_NULL();
+	ereport(ERROR,
+			errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			errmsg("mhm_probe can step x86-64 processors only"));
 }
 
 #endif							/* __x86_64__ */

@@ -1,32 +1,7 @@
--- What every test of recording begins with: the extension, no series, and a
--- function that shows a mistake with everything a caller gets to see of it
+-- What every test of recording begins with: the extension, no series, and the
+-- functions of mistake.sql
 set client_min_messages = warning;
 create extension if not exists meshhook_metrics;
 reset client_min_messages;
 do $$begin perform meshhook_metrics.reset(); end$$;
-
-create function pg_temp.mistake(statement text) returns text
-language plpgsql as $$
-declare
-	message text;
-	detail text;
-	hint text;
-begin
-	execute statement;
-	return 'no mistake';
-exception when others then
-	get stacked diagnostics
-		message = message_text,
-		detail = pg_exception_detail,
-		hint = pg_exception_hint;
-	return format('%s: %s', sqlstate, message)
-		|| case when detail <> '' then E'\n  detail: ' || detail else '' end
-		|| case when hint <> '' then E'\n  hint: ' || hint else '' end;
-end
-$$;
-
--- The same without the hint
-create function pg_temp.brief_mistake(statement text) returns text
-language sql as $$
-	select regexp_replace(pg_temp.mistake(statement), '\n  hint: .*', '')
-$$;
+\ir mistake.sql

@@ -69,7 +69,7 @@ sub start_load
 			run => IPC::Run::start(
 				[
 					'pgbench', '-n', '-c', $work{$kind}{clients}, '-j', 1,
-					'-T', $PostgreSQL::Test::Utils::timeout_default,
+					'-T', 60,
 					'-l', "--log-prefix=$prefix.log", '-f', "$prefix.sql",
 					'-h', $node->host, '-p', $node->port, 'postgres'
 				],
@@ -105,7 +105,7 @@ sub backends
 	return split /\n/, $node->safe_psql('postgres', <<'SQL');
 select pid
 from pg_stat_activity
-where application_name = 'pgbench' and state = 'active'
+where query like '%meshhook_metrics.inc(%' and pid <> pg_backend_pid()
 order by random()
 SQL
 }
@@ -164,6 +164,7 @@ SQL
 	{
 		my @victims = backends($node);
 
+		die 'no backend works for the load' if @victims < 3;
 		splice @victims, $how eq 'backend' ? 1 : 3;
 		kill 'KILL', @victims;
 	}
