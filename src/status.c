@@ -16,6 +16,7 @@
 #include "catalog/namespace.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "require.h"
 #include "status.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -113,6 +114,9 @@ mhm_status(PG_FUNCTION_ARGS)
 	Datum		values[STATUS_COLUMNS] = {0};
 	bool		nulls[STATUS_COLUMNS];
 
+	/* Whoever may not use the region learns nothing of what is in it */
+	if (mhm_region != NULL)
+		mhm_check_call(fcinfo, 0);
 	if (get_call_result_type(fcinfo, NULL, &tuple_desc) != TYPEFUNC_COMPOSITE ||
 		tuple_desc->natts != STATUS_COLUMNS)
 		elog(ERROR, "status() is declared otherwise than this library expects");

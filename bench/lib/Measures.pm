@@ -209,9 +209,9 @@ sub statements
 	$report->add($group, 'UPDATE of one of 100 counter rows', '/s', $rate{update});
 }
 
-# One backend and two backends on one series, by the clocks of their sessions.
-# Two backends need the two processors of a small machine for themselves, so
-# rounds are short, and only those count in which they had them.
+# One backend and two backends on one series. Two backends need both processors
+# of a small machine for themselves, so rounds are short, and those count in
+# which they had them; if there are too few of these, all count.
 sub backends
 {
 	my ($report, $cluster) = @_;
@@ -226,60 +226,75 @@ sub backends
 	my $run = sub {
 		my ($function, $count) = split / /, shift;
 		my $statement = "select count($functions{$function}) from (select generate_series(1, $calls)) loop";
-		my @running = @backends[ 0 .. $count - 1 ];
-
-		$starter->sql('select pg_advisory_lock(1)');
-		$_->send_sql("select * from bench.started_together(\$\$$statement\$\$)") for @running;
-		until ($starter->sql("select count(*) from pg_locks where locktype = 'advisory' and not granted") == $count)
-		{
-		}
-		$starter->sql('select pg_advisory_unlock(1)');
-		my @ends = map { [ split /\|/, $_->answer ] } @running;
-		my $seconds = max(map { $_->[1] } @ends) - min(map { $_->[0] } @ends);
-		my $processor_seconds = sum(map { $_->[2] } @ends) / 1e9;
-		return {
-			per_second => $count * $calls / $seconds,
-			per_processor_second => $count * $calls / $processor_seconds,
-			undisturbed => $processor_seconds >= UNDISTURBED * $count * $seconds,
-		};
+		return together($starter, $calls, $statement, @backends[ 0 .. $count - 1 ]);
 	};
 
-	my ($wanted, $tried) = (size('backend_rounds'), size('backend_rounds_tried'));
-	progress("backends: $wanted undisturbed rounds, of $tried at most, of $calls calls in one and in two backends");
-	my %pairs;
-	$run->("$_ 1") for keys %functions;
-	until (%pairs && ($wanted <= min(map { scalar grep { $_->[2] } @$_ } values %pairs) || $tried <= @{ $pairs{inc} }))
+	my $wanted = size('backend_rounds');
+	my $at_most = size('backend_rounds_tried');
+	progress("backends: $wanted undisturbed rounds, of $at_most at most, of $calls calls in one and in two backends");
+	my @order = map { ("$_ 1", "$_ 2") } qw(inc empty observe);
+	$run->($_) for @order;
+	my (%rounds, %undisturbed);
+	my ($tried, $found) = (0, 0);
+	while ($found < $wanted && $tried < $at_most)
 	{
-		my %more = rounds(2, [ map { ("$_ 1", "$_ 2") } sort keys %functions ], $run);
+		my %more = rounds(2, \@order, $run);
 		for my $function (keys %functions)
 		{
-			push @{ $pairs{$function} },
-			  map { [ $_->[0], $_->[1], $_->[0]{undisturbed} && $_->[1]{undisturbed} ] }
-			  @{ by_round(sub { [@_] }, @more{ "$function 2", "$function 1" }) };
+			my $pairs = by_round(sub { { one => $_[0], two => $_[1] } }, @more{ "$function 1", "$function 2" });
+			push @{ $rounds{$function} }, @$pairs;
+			push @{ $undisturbed{$function} }, grep { $_->{one}{undisturbed} && $_->{two}{undisturbed} } @$pairs;
 		}
+		$tried += 2;
+		$found = min(map { scalar @$_ } values %undisturbed);
 	}
 	$_->close for $starter, @backends;
-
-	# Where the machine was never free, what can be said is in all rounds.
-	for my $function (keys %pairs)
+	for my $function (keys %functions)
 	{
-		my @undisturbed = grep { $_->[2] } @{ $pairs{$function} };
-		progress("$function: " . @undisturbed . ' of ' . @{ $pairs{$function} } . ' rounds were undisturbed');
-		$pairs{$function} = \@undisturbed if @undisturbed >= FEWEST_ROUNDS;
+		$rounds{$function} = $undisturbed{$function} if @{ $undisturbed{$function} } >= FEWEST_ROUNDS;
 	}
 
 	my $group = 'two backends on one series, in times of one';
 	my $scaling = sub {
-		my ($function, $per, $ideal) = @_;
-		return [ map { $ideal * $_->[0]{$per} / $_->[1]{$per} } @{ $pairs{$function} } ];
+		my ($function) = @_;
+		return [ map { $_->{two}{per_second} / $_->{one}{per_second} } @{ $rounds{$function} } ];
 	};
-	$report->add($group, 'inc', 'x', $scaling->('inc', 'per_second', 1), at_least => 1.8);
-	$report->add($group, 'observe', 'x', $scaling->('observe', 'per_second', 1));
-	$report->add($group, 'empty function: what this machine can do', 'x', $scaling->('empty', 'per_second', 1));
-	$report->add($group, 'inc, by processor time', 'x', $scaling->('inc', 'per_processor_second', 2));
-	$report->add($group, 'observe, by processor time', 'x', $scaling->('observe', 'per_processor_second', 2));
-	$report->add($group, 'empty function, by processor time', 'x', $scaling->('empty', 'per_processor_second', 2));
-	$report->add($group, 'inc, two backends', '/s', [ map { $_->[0]{per_second} } @{ $pairs{inc} } ]);
+	my $processor_scaling = sub {
+		my ($function) = @_;
+		return [ map { 2 * $_->{two}{per_processor_second} / $_->{one}{per_processor_second} }
+			  @{ $rounds{$function} } ];
+	};
+	$report->add($group, 'inc', 'x', $scaling->('inc'), at_least => 1.8);
+	$report->add($group, 'observe', 'x', $scaling->('observe'));
+	$report->add($group, 'empty function: what this machine can do', 'x', $scaling->('empty'));
+	$report->add($group, 'inc, by processor time', 'x', $processor_scaling->('inc'));
+	$report->add($group, 'observe, by processor time', 'x', $processor_scaling->('observe'));
+	$report->add($group, 'empty function, by processor time', 'x', $processor_scaling->('empty'));
+	$report->add($group, 'inc, two backends', '/s', [ map { $_->{two}{per_second} } @{ $rounds{inc} } ]);
+	$report->add($group, 'undisturbed rounds of inc', 'rounds', [ scalar @{ $undisturbed{inc} } ]);
+	$report->add($group, 'rounds tried', 'rounds', [$tried]);
+}
+
+# Run a statement of so many calls in all of the sessions at once, by the
+# clocks inside them
+sub together
+{
+	my ($starter, $calls, $statement, @sessions) = @_;
+
+	$starter->sql('select pg_advisory_lock(1)');
+	$_->send_sql("select * from bench.started_together(\$\$$statement\$\$)") for @sessions;
+	my $waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted";
+	1 until $starter->sql($waiting) == @sessions;
+	$starter->sql('select pg_advisory_unlock(1)');
+
+	my @runs = map { [ split /\|/, $_->answer ] } @sessions;
+	my $seconds = max(map { $_->[1] } @runs) - min(map { $_->[0] } @runs);
+	my $processor_seconds = sum(map { $_->[2] } @runs) / 1e9;
+	return {
+		per_second => @sessions * $calls / $seconds,
+		per_processor_second => @sessions * $calls / $processor_seconds,
+		undisturbed => $processor_seconds >= UNDISTURBED * @sessions * $seconds,
+	};
 }
 
 # A batch of 1,000 samples, each in a transaction of its own

@@ -88,6 +88,11 @@ from generate_series(1, 10000);
 -- Two elements that do not agree on a kind
 select pg_temp.batch_mistake('[{"op": "inc", "metric": "batch_errors_both"}, {"op": "observe", "metric": "batch_errors_both", "value": 1}]');
 
+-- A batch that is refused does not say what its metrics are
+select pg_temp.batch_mistake('[{"op": "inc", "metric": "batch_errors_open"}, {"op": "inc"}]');
+select meshhook_metrics.gauge_set('batch_errors_open', 1);
+select meshhook_metrics.reset('batch_errors_open');
+
 -- Of all those batches nothing was counted
 select count(*)
 from meshhook_metrics.snapshot();

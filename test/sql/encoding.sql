@@ -1,5 +1,5 @@
 -- Shared memory serves databases of every encoding: what is not ASCII is kept
--- from UTF8 ones only, and shown with question marks in others
+-- from UTF8 ones only, and shown byte by byte in others
 \getenv folder PG_ABS_SRCDIR
 \set prepare :folder /sql/include/prepare.sql
 \set ECHO none
