@@ -32,6 +32,18 @@ create type meshhook_metrics.histogram (
 	storage = extended
 );
 
+comment on function meshhook_metrics.histogram_in(cstring) is
+'Reads a histogram''s text form, and checks it in full: 22P02 says what is wrong with it.';
+
+comment on function meshhook_metrics.histogram_out(meshhook_metrics.histogram) is
+'A histogram''s text form.';
+
+comment on function meshhook_metrics.histogram_recv(internal) is
+'Reads a histogram''s binary form, and checks it in full: 22P03 says what is wrong with it.';
+
+comment on function meshhook_metrics.histogram_send(meshhook_metrics.histogram) is
+'A histogram''s binary form, the compact one in which it is stored.';
+
 comment on type meshhook_metrics.histogram is
 'Exponential histogram of values that are not negative, in the buckets of a Prometheus native histogram (schema -4 to 3; recorded at 3).
 As text it is a JSON object: "buckets" are the counts of neighbouring buckets, the first one of which has the index "offset". Bucket i counts the values above 2^((i - 1) / 2^schema) and up to 2^(i / 2^schema).
@@ -48,6 +60,9 @@ comment on function meshhook_metrics.histogram_json(meshhook_metrics.histogram) 
 
 create cast (meshhook_metrics.histogram as json)
 with function meshhook_metrics.histogram_json(meshhook_metrics.histogram);
+
+comment on cast (meshhook_metrics.histogram as json) is
+'The histogram as the JSON object that is its text form; to_jsonb(), PostgREST and Realtime use it.';
 
 create function meshhook_metrics.histogram_count(meshhook_metrics.histogram)
 returns bigint

@@ -58,6 +58,24 @@ select is_empty(
 select lives_ok('create extension meshhook_metrics', 'and created in a schema that is there already');
 select lives_ok($$ select meshhook_metrics.inc('extension_total') $$, 'after which it records');
 
+-- Functions of an older or newer extension than the library are told apart, not
+-- trusted: those here have arguments that the library does not expect
+do $$
+declare
+	symbol text;
+begin
+	foreach symbol in array array['inc', 'gauge_set', 'gauge_add', 'observe', 'observe_since', 'record', 'describe', 'reset', 'snapshot', 'prometheus', 'status'] loop
+		execute format($f$ create function pg_temp.%s(a int default 1, b int default 2, c int default 3, d int default 4, e int default 5, f int default 6)
+			returns void as '$libdir/meshhook_metrics', 'mhm_%s' language c $f$, symbol, symbol);
+	end loop;
+end
+$$;
+select throws_ok(format('select pg_temp.%s()', symbol), '42P13',
+	format('function of meshhook_metrics is declared with 6 arguments, not %s', arguments),
+	format('%s() of another version is refused', symbol))
+from (values ('inc', 4), ('gauge_set', 4), ('gauge_add', 4), ('observe', 4), ('observe_since', 4), ('record', 1), ('describe', 5),
+	('reset', 2), ('snapshot', 1), ('prometheus', 1), ('status', 0)) s (symbol, arguments);
+
 -- It cannot be elsewhere
 select throws_ok('alter extension meshhook_metrics set schema public', '0A000', null, 'it cannot be moved');
 drop extension meshhook_metrics;

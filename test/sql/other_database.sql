@@ -34,7 +34,7 @@ from unnest(array[
 	'inc(''elsewhere_total'')', 'gauge_set(''elsewhere_depth'', 1)', 'gauge_add(''elsewhere_depth'', 1)',
 	'observe(''elsewhere_seconds'', 1)', 'observe_since(''elsewhere_seconds'', now())',
 	'record(''[{"op": "inc", "metric": "elsewhere_total"}]'')', 'describe(''elsewhere_total'', ''counter'')',
-	'reset()', 'snapshot()', 'prometheus()']) call;
+	'reset()', 'snapshot()', 'status()', 'prometheus()']) call;
 -- not even with warnings instead of errors
 set meshhook_metrics.on_error = warning;
 select pg_temp.mistake($$ select meshhook_metrics.inc('elsewhere_total') $$) ~ '^42501';

@@ -473,7 +473,7 @@ main(void)
 	region = shared_memory(mhm_region_size(&geometry));
 	shared = shared_memory(sizeof(Shared));
 	make_test_region(region, &geometry);
-	test_exact(effort(SANITIZED ? 30000 : 300000, 10000000));
-	test_killed(effort(SANITIZED ? 50 : 200, 20000));
+	test_exact(effort(SANITIZED ? 30000 : 300000, 3000000));
+	test_killed(effort(SANITIZED ? 50 : 200, 10000));
 	return finish_tests();
 }

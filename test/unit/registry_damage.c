@@ -193,6 +193,21 @@ use_region(void)
 	REQUIRE(collection->series_count ==
 			mhm_region->used_series + mhm_region->used_overflow_series,
 			"%u series are copied", collection->series_count);
+	for (uint32 i = 0; i < collection->series_count; i++)
+	{
+		const MhmCollectedSeries *series = &collection->series[i];
+		uint64		in_buckets = 0;
+
+		REQUIRE(isfinite(series->totals.sum) && isfinite(series->totals.last) &&
+				!isnan(series->totals.min) && !isnan(series->totals.max),
+				"series %u has the sum %g and the value %g", series->number,
+				series->totals.sum, series->totals.last);
+		for (int bucket = 0; series->counts != NULL && bucket < MHM_COUNTS; bucket++)
+			in_buckets += series->counts[bucket];
+		REQUIRE(series->counts == NULL || in_buckets == series->totals.count,
+				"histogram %u has %lu in buckets and %lu counted", series->number,
+				in_buckets, series->totals.count);
+	}
 	my_stripe = MHM_NONE;
 	for (int i = 0; i < 12; i++)
 	{

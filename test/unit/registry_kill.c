@@ -390,7 +390,7 @@ visit_recovery(long instruction, bool has_returned, void *argument)
 static void
 test_killed_recovery(void)
 {
-	static const int half_way[] = {0, 5, 8};
+	static const int half_way[] = {0, 5, 9};
 	static Contents expected;
 	long		places = effort(1, 8);
 
