@@ -13,7 +13,7 @@ comment on function meshhook_metrics.inc(text, double precision, jsonb, uuid) is
 'Adds value (1 unless given; not negative) to a counter.
 labels: an object of at most 10 plain values. tenant: null for the session''s (meshhook_metrics.tenant), else the platform.
 Counts at once, whether or not the transaction commits, unless meshhook_metrics.on_commit is on. A sample for which there is no room goes to the counter''s series with the label overflow="true" and is counted in meshhook_metrics_discarded_total.
-Errors: 42602 or 42939 a bad or reserved name, 42622 a name that is too long, 42809 the metric is not a counter, 22003 a value that is negative or not finite, 22004 a null, 22023 a label that is not a plain value, 22001 one that is too long, 54000 too many of them. With meshhook_metrics.on_error = warning they are warnings and the sample is discarded.';
+Errors: 42602 or 42939 a bad or reserved name, 42622 a name that is too long, 42809 the metric is not a counter, 42710 its name would be mixed up with a histogram''s samples, 22003 a value that is negative or not finite, 22004 a null, 22023 a label that is not a plain value, 22001 one that is too long, 54000 too many of them, 0A000 a label outside ASCII in a database that is not UTF8. With meshhook_metrics.on_error = warning they are warnings and the sample is discarded.';
 
 create function meshhook_metrics.gauge_set(
 	metric text,
@@ -87,7 +87,7 @@ language c volatile parallel restricted;
 comment on function meshhook_metrics.describe(text, text, text, text, integer) is
 'Fixes a metric''s kind (counter, gauge, histogram) before its first use, and says what it is: help (at most 1024 bytes) and unit (at most 64) are shown by prometheus(). Nulls leave what is there.
 min_exponent: a histogram''s buckets cover 2^min_exponent to 2^(min_exponent + 32); -20 (a microsecond to 68 minutes, in seconds) unless given, 0 suits bytes.
-Errors: 42809 the metric has series of another kind, 55000 or another window, 42710 its name would be mixed up with a histogram''s samples, 22023 an unknown kind, 22003 min_exponent out of range, 22001 a text that is too long, 53400 no room; names as for inc().';
+Errors: 42809 the metric has series of another kind, 55000 or another window, 42710 its name would be mixed up with a histogram''s samples, 22023 an unknown kind, 22003 min_exponent out of range, 22001 a text that is too long, 22004 no name or kind, 53400 no room; names and encodings as for inc(). Nothing is changed when it fails; meshhook_metrics.on_error does not matter.';
 
 create function meshhook_metrics.reset(
 	metric text default null,
@@ -97,4 +97,4 @@ as 'MODULE_PATHNAME', 'mhm_reset'
 language c volatile parallel restricted;
 
 comment on function meshhook_metrics.reset(text, uuid) is
-'Forgets series in shared memory, with whatever they hold, and returns how many: those of one metric or (null) of all, of one tenant or (null) of all. Their counters begin at 0 again. A metric that was not described is forgotten with its last series, kind and all. Discard counters stay.';
+'Forgets series in shared memory, with whatever they hold, and returns how many: those of one metric or (null) of all, of one tenant or (null) of all. Their counters begin at 0 again. A metric that was not described is forgotten with its last series, kind and all; one that is named here, for all tenants, is forgotten with its description too. Discard counters stay.';

@@ -149,9 +149,10 @@ mhm_describe(PG_FUNCTION_ARGS)
 Datum
 mhm_reset(PG_FUNCTION_ARGS)
 {
-	text	   *metric = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
+	text	   *metric;
 
 	mhm_check_call(fcinfo, 2);
+	metric = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
 	PG_RETURN_INT64(mhm_registry_reset(metric == NULL ? NULL : VARDATA_ANY(metric),
 									   metric == NULL ? 0 : VARSIZE_ANY_EXHDR(metric),
 									   PG_ARGISNULL(1) ? NULL : PG_GETARG_UUID_P(1)));

@@ -141,7 +141,7 @@ report_null(const char *argument)
 
 /* Take the arguments apart; false after a warning */
 static bool
-read_arguments(FunctionCallInfo fcinfo, MhmSampleKey *key)
+read_arguments(FunctionCallInfo fcinfo, const char *value_name, MhmSampleKey *key)
 {
 	text	   *metric;
 	Jsonb	   *labels;
@@ -149,7 +149,7 @@ read_arguments(FunctionCallInfo fcinfo, MhmSampleKey *key)
 	if (unlikely(PG_ARGISNULL(ARG_METRIC)))
 		return report_null("metric");
 	if (unlikely(PG_ARGISNULL(ARG_VALUE)))
-		return report_null("value");
+		return report_null(value_name);
 	if (unlikely(PG_ARGISNULL(ARG_LABELS)))
 		return report_null("labels");
 
@@ -190,7 +190,7 @@ record_argument(FunctionCallInfo fcinfo, MhmOperation operation)
 	mhm_check_call(fcinfo, ARGUMENTS);
 	if (unlikely(!mhm_enabled))
 		PG_RETURN_VOID();
-	if (unlikely(!read_arguments(fcinfo, &key) ||
+	if (unlikely(!read_arguments(fcinfo, "value", &key) ||
 				 !record_sample(fcinfo, operation, PG_GETARG_FLOAT8(ARG_VALUE), &key)))
 		mhm_accumulate_discard(MHM_DISCARD_INVALID, 1);
 	PG_RETURN_VOID();
@@ -230,7 +230,7 @@ mhm_observe_since(PG_FUNCTION_ARGS)
 	mhm_check_call(fcinfo, ARGUMENTS);
 	if (!mhm_enabled)
 		PG_RETURN_VOID();
-	if (read_arguments(fcinfo, &key))
+	if (read_arguments(fcinfo, "started", &key))
 	{
 		TimestampTz started = PG_GETARG_TIMESTAMPTZ(ARG_VALUE);
 
