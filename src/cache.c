@@ -25,7 +25,7 @@
 #include "cache.h"
 #include "labels.h"
 #include "settings.h"
-#include "strings.h"
+#include "stringstore.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 

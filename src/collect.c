@@ -17,7 +17,7 @@
 
 #include "collect.h"
 #include "registry.h"
-#include "strings.h"
+#include "stringstore.h"
 #include "utils/memutils.h"
 
 /* Room for what comes while memory is being allocated */

@@ -15,7 +15,7 @@
  *
  * Underneath lies the shared region: region.c makes it and finds it again,
  * regionlayout.c says where things are in it, regionrecover.c checks and
- * repairs it, strings.c keeps its strings.  labels.c has the rules for names,
+ * repairs it, stringstore.c keeps its strings.  labels.c has the rules for names,
  * settings.c the settings; histogram*.c are the SQL type histogram.
  *
  * This file owns the module's entry point only.

@@ -16,7 +16,7 @@
 #include "postgres.h"
 
 #include "registry.h"
-#include "strings.h"
+#include "stringstore.h"
 
 /* The names under which a histogram's samples appear in the exposition */
 static const char *const histogram_suffixes[] = {"_bucket", "_sum", "_count"};
@@ -89,6 +89,18 @@ shares_sample_names(const char *name, uint32 length, MhmKind kind,
 		}
 	}
 	return false;
+}
+
+/* For recovery: does a metric that is there stand in another one's way? */
+bool
+mhm_metric_is_in_conflict(uint32 number)
+{
+	MhmMetric  *metric = &mhm_metrics[number];
+	char		name[MHM_MAX_METRIC_LENGTH];
+	MhmConflict conflict;
+
+	mhm_string_copy(metric->name, name);
+	return shares_sample_names(name, metric->name.length, metric->kind, &conflict);
 }
 
 /* Make a metric that was not found */

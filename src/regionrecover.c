@@ -22,7 +22,7 @@
 #include "collect.h"
 #include "labels.h"
 #include "registry.h"
-#include "strings.h"
+#include "stringstore.h"
 
 /* Marks of what a string or a series has been seen to use */
 typedef struct Claims
@@ -253,6 +253,16 @@ derive_series_chains(void)
 	}
 }
 
+/* No two metrics may have samples of one name; wants the chains of metrics */
+static const char *
+check_names(void)
+{
+	for (uint32 i = 0; i < mhm_region->geometry.metric_slots; i++)
+		if (mhm_metrics[i].live && mhm_metric_is_in_conflict(i))
+			return "two metrics have samples of one name";
+	return NULL;
+}
+
 /* A metric that nobody described and whose first series never came */
 static void
 forget_unused_metrics(void)
@@ -290,6 +300,7 @@ mhm_region_recover(void)
 		derive_metric_chains();
 		derive_series_chains();
 		forget_unused_metrics();
+		problem = check_names();
 	}
 	pfree(claims.chunks);
 	pfree(claims.histograms);

@@ -18,7 +18,7 @@
 
 #include "registry.h"
 #include "settings.h"
-#include "strings.h"
+#include "stringstore.h"
 #include "utils/timestamp.h"
 
 /*

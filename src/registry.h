@@ -75,6 +75,7 @@ extern PGDLLEXPORT uint32 mhm_metric_find(const char *name, uint32 length);
 extern MhmFindResult mhm_metric_create(const char *name, uint32 length, MhmKind kind,
 									   uint32 *metric, MhmConflict *conflict);
 extern void mhm_metric_forget(uint32 metric);
+extern bool mhm_metric_is_in_conflict(uint32 metric);
 extern uint32 mhm_metric_hash(const char *name, uint32 length);
 
 /* For recovery, which derives chains and counts anew (regionrecover.c) */

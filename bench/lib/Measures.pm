@@ -21,8 +21,8 @@ use constant SIZES => {
 	statement_rounds => [ 25, 1 ],
 	statement_seconds => [ 1, 1 ],
 	backend_rounds => [ 15, 2 ],
-	backend_rounds_tried => [ 150, 2 ],
-	backend_calls => [ 500_000, 100_000 ],
+	backend_rounds_tried => [ 400, 2 ],
+	backend_calls => [ 100_000, 100_000 ],
 	batch_rounds => [ 31, 2 ],
 	batch_repeats => [ 5, 2 ],
 	exposition_rounds => [ 15, 2 ],
@@ -221,18 +221,20 @@ sub backends
 	my %functions = (
 		inc => "meshhook_metrics.inc('bench_deliveries_total', 1, @{[LABELS]}, @{[TENANT]})",
 		observe => "meshhook_metrics.observe('bench_duration_seconds', 0.0123, @{[LABELS]}, @{[TENANT]})",
+		observe_spread =>
+		  "meshhook_metrics.observe('bench_duration_seconds', 0.0001::float8 * (i % 1000), @{[LABELS]}, @{[TENANT]})",
 		empty => "mhm_empty.inc('bench_deliveries_total', 1, @{[LABELS]}, @{[TENANT]})",
 	);
 	my $run = sub {
 		my ($function, $count) = split / /, shift;
-		my $statement = "select count($functions{$function}) from (select generate_series(1, $calls)) loop";
+		my $statement = "select count($functions{$function}) from (select generate_series(1, $calls) as i) loop";
 		return together($starter, $calls, $statement, @backends[ 0 .. $count - 1 ]);
 	};
 
 	my $wanted = size('backend_rounds');
 	my $at_most = size('backend_rounds_tried');
 	progress("backends: $wanted undisturbed rounds, of $at_most at most, of $calls calls in one and in two backends");
-	my @order = map { ("$_ 1", "$_ 2") } qw(inc empty observe);
+	my @order = map { ("$_ 1", "$_ 2") } qw(inc empty observe observe_spread);
 	$run->($_) for @order;
 	my (%rounds, %undisturbed);
 	my ($tried, $found) = (0, 0);
@@ -265,10 +267,13 @@ sub backends
 			  @{ $rounds{$function} } ];
 	};
 	$report->add($group, 'inc', 'x', $scaling->('inc'), at_least => 1.8);
-	$report->add($group, 'observe', 'x', $scaling->('observe'));
+	$report->add($group, 'observe, durations of 0 to 100 ms', 'x', $scaling->('observe_spread'));
+	$report->add($group, 'observe, always the same duration', 'x', $scaling->('observe'));
 	$report->add($group, 'empty function: what this machine can do', 'x', $scaling->('empty'));
 	$report->add($group, 'inc, by processor time', 'x', $processor_scaling->('inc'));
-	$report->add($group, 'observe, by processor time', 'x', $processor_scaling->('observe'));
+	$report->add($group, 'observe, durations of 0 to 100 ms, by processor time', 'x',
+		$processor_scaling->('observe_spread'));
+	$report->add($group, 'observe, always the same duration, by processor time', 'x', $processor_scaling->('observe'));
 	$report->add($group, 'empty function, by processor time', 'x', $processor_scaling->('empty'));
 	$report->add($group, 'inc, two backends', '/s', [ map { $_->{two}{per_second} } @{ $rounds{inc} } ]);
 	$report->add($group, 'undisturbed rounds of inc', 'rounds', [ scalar @{ $undisturbed{inc} } ]);

@@ -9,7 +9,7 @@ use lib "$FindBin::RealBin/lib";
 use MetricsCluster;
 use Test::More;
 
-my $node = new_metrics_cluster('main');
+my $node = new_metrics_cluster('main', database => 'app');
 
 $node->safe_psql('postgres', <<'SQL');
 create role app_owner login;
@@ -82,6 +82,18 @@ is(as('app_reader', "select value from meshhook_metrics.snapshot() where metric 
 like(as('stranger', "select meshhook_metrics.inc('m')"), qr/ERROR:  42501: permission denied for function inc\b/,
 	'a role that sees the schema calls nothing');
 
+# Another database is not served, except to superusers
+$node->safe_psql('postgres', q{grant usage on schema meshhook_metrics to app_worker;
+	grant execute on function meshhook_metrics.inc(text, double precision, jsonb, uuid) to app_worker});
+my ($code, $out, $error) = $node->psql('postgres', "select meshhook_metrics.inc('granted_total')",
+	extra_params => [ '-U', 'app_worker', '-v', 'VERBOSITY=verbose' ]);
+like($error, qr/ERROR:  42501: meshhook_metrics serves database "app", not "postgres"$/m,
+	'a database that is not served is refused');
+like($error, qr/^HINT:  Connect to that database, or have meshhook_metrics\.database changed; elsewhere only superusers may call\.$/m,
+	'and it is said what to do');
+$node->safe_psql('postgres', "select meshhook_metrics.inc('granted_total')");
+is(counter($node, 'granted_total'), 2, 'superusers record everywhere');
+
 # Settings: a session's own can be set by anybody, the server's by nobody
 is(as('stranger', <<'SQL'), 'ok ', 'anybody sets on_error, tenant and on_commit');
 set meshhook_metrics.on_error = warning;
@@ -90,7 +102,7 @@ set meshhook_metrics.on_commit = on;
 SQL
 like(as('app_owner', "set meshhook_metrics.$_ = 1"), qr/ERROR:  55P02: parameter "meshhook_metrics\.$_" cannot be changed/,
 	"nobody sets $_ in a session")
-  for qw(max_series max_histograms max_series_per_tenant enabled);
+  for qw(database max_series max_histograms max_series_per_tenant enabled);
 like(as('stranger', "set meshhook_metrics.tenant = 'me'"),
 	qr/ERROR:  22023: invalid value for parameter "meshhook_metrics.tenant": "me".*DETAIL:  "me" is not a UUID\..*HINT:  Set it to the id of the project/s,
 	'a tenant is a UUID');

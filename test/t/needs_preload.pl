@@ -36,7 +36,7 @@ sub all_refused_ok
 		like($error, qr/ERROR:  55000: meshhook_metrics must be loaded when the server starts$/m,
 			"$when: $call says why");
 		like($error,
-			qr/^HINT:  Put the line "shared_preload_libraries = '\Q$line\E'" into postgresql.conf and restart the server\.$/m,
+			qr/^HINT:  Put the line "shared_preload_libraries = '\Q$line\E'" into postgresql.conf, with what is there already, and restart the server\.$/m,
 			"$when: $call says which line to add");
 	}
 	is($node->safe_psql('postgres', <<'SQL'), 'f|f||||||||||||', "$when: status() works");
@@ -76,6 +76,16 @@ like($error, qr/ERROR:  meshhook_metrics must be loaded when the server starts/,
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'auto_explain, plpgsql'");
 $node->restart;
 all_refused_ok('auto_explain, plpgsql, meshhook_metrics', 'others preloaded');
+
+# ... but tells it only to those who may know
+$node->safe_psql('postgres', <<'SQL');
+create role stranger login;
+grant usage on schema meshhook_metrics to stranger;
+grant execute on function meshhook_metrics.reset(text, uuid) to stranger;
+SQL
+(undef, undef, $error) = $node->psql('postgres', 'select meshhook_metrics.reset()', extra_params => [ '-U', 'stranger' ]);
+like($error, qr/HINT:  Put the line "shared_preload_libraries = 'meshhook_metrics'" into postgresql\.conf, with what is there already/,
+	'a role that may not read settings is not told what else is loaded');
 
 # The line works as it is printed
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'auto_explain, plpgsql, meshhook_metrics'");

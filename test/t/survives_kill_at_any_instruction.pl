@@ -132,7 +132,7 @@ SQL
 
 	is($wrong, '', "$what: all or nothing");
 	cmp_ok($kills, '>', 30, "$what: was killed often");
-	cmp_ok($without, '<', $kills, "$what: at the end it has happened") if $name ne 'none';
+	cmp_ok($without, '<', $kills, "$what: at the end it has happened") if $times >= 1_000_000;
 	note("$what: $kills kills, $without of them before it counts");
 	return;
 }

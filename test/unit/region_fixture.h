@@ -27,7 +27,7 @@
 #endif
 
 #include "../../src/regionlayout.c"
-#include "../../src/strings.c"
+#include "../../src/stringstore.c"
 #include "../../src/labels.c"
 #include "../../src/accumulate.c"
 #define replace_text	replace_metric_text /* also a function of the backend */

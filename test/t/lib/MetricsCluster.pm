@@ -107,6 +107,17 @@ sub remember_region
 	return $found[0];
 }
 
+# A zombie has ended, whether or not anybody has asked for its status
+sub is_running
+{
+	my ($pid) = @_;
+
+	open my $file, '<', "/proc/$pid/stat" or return 0;
+	my $line = <$file> // '';
+	close $file;
+	return $line =~ /^\d+ \(.*\) [^ZX]/;
+}
+
 sub children_of
 {
 	my ($pid) = @_;
@@ -146,7 +157,7 @@ sub kill_server
 	remember_region($node);
 	@left = ($postmaster, children_of($postmaster));
 	$node->kill9;
-	await(sub { @left = grep { kill 0, $_ } @left; !@left }, 'the processes of a killed server');
+	await(sub { @left = grep { is_running($_) } @left; !@left }, 'the processes of a killed server');
 	return;
 }
 

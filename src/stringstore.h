@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
- * strings.h
+ * stringstore.h
  *	  Names, help texts and labels in the shared region.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef MHM_STRINGS_H
-#define MHM_STRINGS_H
+#ifndef MHM_STRINGSTORE_H
+#define MHM_STRINGSTORE_H
 
 #include "hash.h"
 #include "region.h"
@@ -23,4 +23,4 @@ extern void mhm_string_free(MhmString string);
 extern void mhm_string_copy(MhmString string, char *out);
 extern bool mhm_string_equals(MhmString string, const char *data, uint32 length);
 
-#endif							/* MHM_STRINGS_H */
+#endif							/* MHM_STRINGSTORE_H */

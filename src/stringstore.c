@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * strings.c
+ * stringstore.c
  *	  Names, help texts and labels in the shared region.
  *
  * Owns the chunk store: strings are chains of small chunks of one size, so
@@ -15,7 +15,7 @@
  */
 #include "postgres.h"
 
-#include "strings.h"
+#include "stringstore.h"
 
 /* Take chunks for a string, or nothing at all when there are too few */
 bool
