@@ -26,6 +26,7 @@ sub record_something
 	$server->safe_psql('postgres', <<'SQL');
 select meshhook_metrics.describe('runs_total', 'counter', 'Runs of workflows', 'runs');
 select meshhook_metrics.describe('idle', 'counter', 'Described only');
+select meshhook_metrics.describe('idle_count', 'counter', 'Described only');
 select meshhook_metrics.inc('runs_total', 1, jsonb_build_object('status', 's' || i % 7, 'some_label', repeat('x', i % 50)))
 from generate_series(1, 40) i;
 select meshhook_metrics.gauge_set('depth', i, jsonb_build_object('queue', i)) from generate_series(1, 10) i;
@@ -212,7 +213,15 @@ damaged_object_ok('object with all ones for ' . $_,
 	do { my $part = $_; sub { my ($at, $length) = part_bytes($part); substr(${ $_[0] }, $at, $length) = "\xff" x $length } })
   for qw(stripes metrics series histograms chunks);
 
-# A single byte of noise anywhere, many times
+# A kind that nothing contradicts until the region moves to another size: there
+# a histogram and its own counter would share sample names
+configure($node, max_series => 150);
+damaged_object_ok("another kind for metric $_, and a larger region",
+	do { my $number = $_; sub { put_field($_[0], 'metrics.kind', $number, 3) } }, 1)
+  for 0 .. 3;
+configure($node, max_series => 100);
+
+# A few bytes of noise anywhere, many times
 damaged_object_ok("object with noise in one place, round $_",
 	sub { noise($_[0], int rand(length(${ $_[0] }) - 8), 8) for 1 .. 20 }, 1)
   for 1 .. 10;

@@ -7,6 +7,7 @@ use warnings;
 
 use FindBin;
 use lib "$FindBin::RealBin/lib";
+use IPC::Run ();
 use MetricsCluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -80,6 +81,37 @@ kill_server($node);
 $node->start;
 is(counter($node, 'steps'), 3, 'object and file take turns and nothing is lost');
 $node->safe_psql('postgres', "select meshhook_metrics.reset('steps')");
+
+# A start that fails after it has taken the file has lost nothing
+$node->stop;
+append_to_file($node->data_dir . '/recovery.signal', '');
+is($node->start(fail_ok => 1), 0, 'a server without a restore command does not start for recovery');
+unlink $node->data_dir . '/recovery.signal';
+$node->start;
+as_before_ok('a start that fails');
+
+# Where the file cannot be written the object stays
+mkdir "$saved.new" or die "could not make \"$saved.new\": $!";
+my $mark = log_mark($node);
+$node->stop;
+rmdir "$saved.new";
+ok($node->log_contains(qr/LOG:  could not save metrics to file "\S+": Is a directory\n.*DETAIL:  They stay in shared memory until the next start\./, $mark),
+	'no file can be written: the log says so');
+ok(-e $object, 'no file can be written: the object stays');
+$node->start;
+as_before_ok('no file can be written');
+
+# A single-user server is a server, too
+$node->stop;
+my $single = IPC::Run::run(
+	[ $node->installed_command('postgres'), '--single', '-D', $node->data_dir, 'postgres' ],
+	'<', \"select meshhook_metrics.inc('single_total');\n", '>', \my $output, '2>', \my $error);
+ok($single, 'a single-user server records') or diag($error);
+ok(!-e $object && -s $saved, 'it leaves the file and no object');
+$node->start;
+is(counter($node, 'single_total'), 1, 'what it recorded is there');
+$node->safe_psql('postgres', "select meshhook_metrics.reset('single_total')");
+as_before_ok('single-user server');
 
 # The saved file and the object can carry the region to any size
 my @sizes = ([ 400, 10 ], [ 100, 10 ], [ 5000, 500 ], [ 100, 10 ]);

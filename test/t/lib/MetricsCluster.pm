@@ -158,6 +158,11 @@ sub kill_server
 	@left = ($postmaster, children_of($postmaster));
 	$node->kill9;
 	await(sub { @left = grep { is_running($_) } @left; !@left }, 'the processes of a killed server');
+
+	# Until somebody asks for the status of the dead postmaster, its number looks
+	# taken to the next one; that can take init a while, or for ever.
+	unlink $node->data_dir . '/postmaster.pid', $node->host . '/.s.PGSQL.' . $node->port . '.lock'
+	  if kill 0, $postmaster;
 	return;
 }
 
