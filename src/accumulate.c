@@ -506,3 +506,36 @@ mhm_accumulate_redo(void)
 	for (uint32 i = 0; i < stripes; i++)
 		pg_atomic_init_flag(&mhm_stripes[i].stripe.lock);
 }
+
+/*
+ * For recovery, when no sample is half-way: what contradicts itself in what a
+ * series holds, or NULL.
+ */
+const char *
+mhm_accumulate_contradiction(uint32 number)
+{
+	MhmSeries  *series = &mhm_series[number];
+	MhmTotals	totals;
+	uint64		counts[MHM_COUNTS];
+	uint64		in_buckets = 0;
+
+	mhm_accumulate_read(number, &totals, counts);
+	if (!isfinite(totals.sum) || !isfinite(totals.last))
+		return "a sum is not a finite number";
+	if (isnan(totals.min) || isnan(totals.max))
+		return "a minimum or a maximum is not a number";
+	if (!IS_VALID_TIMESTAMP(totals.updated_at))
+		return "a time is out of range";
+	if (series->kind == MHM_COUNTER && totals.sum < 0)
+		return "a counter is negative";
+	if (series->kind != MHM_COUNTER && totals.count > 0 &&
+		!(isfinite(totals.min) && isfinite(totals.max) && totals.min <= totals.max))
+		return "a minimum and a maximum contradict each other";
+	if (series->histogram == MHM_NONE)
+		return NULL;
+	for (int bucket = 0; bucket < MHM_COUNTS; bucket++)
+		in_buckets += counts[bucket];
+	if (in_buckets != totals.count)
+		return "a histogram's buckets do not add up to its count";
+	return NULL;
+}

@@ -47,5 +47,6 @@ extern void mhm_accumulate_clear(uint32 series);
 extern void mhm_accumulate_read(uint32 series, MhmTotals *totals, uint64 *counts);
 extern void mhm_accumulate_read_discarded(uint64 discarded[MHM_DISCARD_REASONS]);
 extern void mhm_accumulate_redo(void);
+extern const char *mhm_accumulate_contradiction(uint32 series);
 
 #endif							/* MHM_ACCUMULATE_H */

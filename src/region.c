@@ -224,6 +224,10 @@ map_object(int which, Size *bytes)
 	}
 	if (status.st_size < (off_t) sizeof(MhmRegion))
 	{
+		ereport(LOG,
+				errcode(ERRCODE_DATA_CORRUPTED),
+				errmsg("metrics found in shared memory are not used, since the object \"%s\" is too short",
+					   name));
 		close(fd);
 		return NULL;
 	}

@@ -17,8 +17,6 @@
  */
 #include "postgres.h"
 
-#include <math.h>
-
 #include "collect.h"
 #include "labels.h"
 #include "registry.h"
@@ -131,22 +129,13 @@ check_totals(void)
 {
 	for (uint32 i = 0; i < mhm_region->geometry.series_slots; i++)
 	{
-		MhmTotals	totals;
-		uint64		counts[MHM_COUNTS];
-		uint64		in_buckets = 0;
+		const char *problem;
 
 		if (!mhm_series[i].live)
 			continue;
-		mhm_accumulate_read(i, &totals, counts);
-		if (isnan(totals.sum) || isinf(totals.sum) || isnan(totals.last) ||
-			isinf(totals.last) || isnan(totals.min) || isnan(totals.max))
-			return "a sum is not a finite number";
-		if (mhm_series[i].histogram == MHM_NONE)
-			continue;
-		for (int bucket = 0; bucket < MHM_COUNTS; bucket++)
-			in_buckets += counts[bucket];
-		if (in_buckets != totals.count)
-			return "a histogram's buckets do not add up to its count";
+		problem = mhm_accumulate_contradiction(i);
+		if (problem != NULL)
+			return problem;
 	}
 	return NULL;
 }

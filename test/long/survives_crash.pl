@@ -11,7 +11,7 @@ use Test::More;
 
 my $node = new_metrics_cluster('main', max_series => 100, max_histograms => 20);
 
-for my $round (1 .. $ENV{MHM_CRASH_ROUNDS} // 100)
+for my $round (1 .. $ENV{MHM_CRASH_ROUNDS} || 100)
 {
 	crash_round($node, 'backend', "one backend killed, round $round");
 	crash_round($node, 'several', "three backends killed at once, round $round");

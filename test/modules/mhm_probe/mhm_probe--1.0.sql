@@ -38,12 +38,12 @@ comment on function mhm_probe.usage() is
 'How much of the region is in use, strings included.';
 
 create function mhm_probe.flush(metric text)
-returns integer
+returns bigint
 as 'MODULE_PATHNAME', 'mhm_probe_flush'
 language c strict;
 
 comment on function mhm_probe.flush(text) is
-'Marks all that a metric''s series hold as flushed, as the flush worker does after its commit. Returns how many series. Nobody may be recording to them.';
+'Marks what a metric''s series hold as flushed, as the flush worker does after its commit. Returns how many samples that were not before.';
 
 create function mhm_probe.age(metric text, "by" interval)
 returns integer

@@ -198,11 +198,15 @@ next_series(text *metric, uint32 number)
 	return MHM_NONE;
 }
 
+/*
+ * Counts are read as they are while others may be adding to them: what is
+ * missed is flushed the next time.
+ */
 Datum
 mhm_probe_flush(PG_FUNCTION_ARGS)
 {
 	text	   *metric = PG_GETARG_TEXT_PP(0);
-	int32		marked = 0;
+	uint64		flushed = 0;
 
 	require_region();
 	LWLockAcquire(mhm_registry_lock, LW_EXCLUSIVE);
@@ -211,12 +215,12 @@ mhm_probe_flush(PG_FUNCTION_ARGS)
 		uint64		count = 0;
 
 		for (uint32 stripe = 0; stripe < mhm_region->geometry.stripes; stripe++)
-			count += mhm_cell(stripe, i)->count;
+			count += *(volatile uint64 *) &mhm_cell(stripe, i)->count;
+		flushed += count - mhm_series[i].flushed_count;
 		mhm_series[i].flushed_count = count;
-		marked++;
 	}
 	LWLockRelease(mhm_registry_lock);
-	PG_RETURN_INT32(marked);
+	PG_RETURN_INT64((int64) flushed);
 }
 
 Datum
