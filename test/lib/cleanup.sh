@@ -3,16 +3,6 @@
 # trap; MHM_TMP names the run's temporary folder, inside the process group of
 # the half that runs the tests.
 
-shared_memory_objects()
-{
-	find /dev/shm -maxdepth 1 -name 'meshhook_metrics.*' 2>/dev/null | sort
-}
-
-remember_shared_memory()
-{
-	shm_before=$(shared_memory_objects)
-}
-
 # Processes of this run: all of them work in its folder
 run_processes()
 {
@@ -60,12 +50,9 @@ cleanup()
 		kill -KILL "$pid" 2>/dev/null && await_end "$pid"
 	done
 
-	# Only objects that appeared during this run, that belong to the user of
-	# this run, and that no process has mapped: another run may go on beside.
-	comm -13 <(printf '%s\n' "$shm_before") <(shared_memory_objects) |
+	# Objects of servers that tests have killed, unless another process uses them
+	sort -u "$MHM_TMP/shared_memory_objects" 2>/dev/null |
 		while IFS= read -r object; do
-			[ -n "$object" ] || continue
-			[ "$(stat -c %u "$object")" = "$(stat -c %u "$MHM_TMP")" ] || continue
 			grep -qsF "$object" /proc/[0-9]*/maps || rm -f "$object"
 		done
 	rm -rf "$MHM_TMP"

@@ -97,13 +97,20 @@ sub region_objects
 	return sort keys %found;
 }
 
-# Note a server's objects, so that they go also when the test ends badly
+# Note a server's objects, so that they go also when the test ends badly, or
+# is itself killed: then the test runner removes what stands in its list
 sub remember_region
 {
 	my ($node) = @_;
 	my @found = region_objects($node);
 
 	$objects{$_} = 1 for @found;
+	if (defined $ENV{MHM_TMP})
+	{
+		open my $list, '>>', "$ENV{MHM_TMP}/shared_memory_objects" or die "list of objects: $!";
+		print $list map { "$_\n" } @found;
+		close $list or die "list of objects: $!";
+	}
 	return $found[0];
 }
 
