@@ -20,8 +20,8 @@ rows 1000;
 
 comment on function meshhook_metrics.snapshot(uuid) is
 'The series in shared memory, of one tenant or (null) of all, one a row, since they began or were reset.
-value: a counter''s total, a gauge''s last value, null for a histogram. count: calls. sum: of the values that were recorded (for gauge_add: of the gauge''s values after it). min and max: of a gauge or histogram. updated_at: when a statement began that recorded to the series, to the second.
-A series appears with its first sample. 55000 if meshhook_metrics is not preloaded.';
+value: a counter''s total, a gauge''s last value, null for a histogram. count: calls. sum: of the values that were recorded (for gauge_add: of the gauge''s values after it). min and max: of a gauge or histogram. updated_at: about when the latest sample came, to the second; in a long statement up to 64 calls earlier.
+A series appears with its first sample. 55000 if meshhook_metrics is not preloaded, 42501 in a database that is not served.';
 
 create function meshhook_metrics.status(
 	out preloaded boolean,
@@ -44,7 +44,7 @@ language c volatile parallel restricted;
 
 comment on function meshhook_metrics.status() is
 'How the extension itself is doing; works without preload, too.
-series_used and histograms_used: without overflow series, as their limits are meant. discarded: samples that did not reach the series they were meant for, by reason: series_limit, tenant_limit, histogram_limit and label_memory (they are in overflow series), metric_limit and overflow_limit (no room for those either), out_of_range (the sum would be too large for a double), invalid (a mistake while meshhook_metrics.on_error = warning).
+series_used and histograms_used: without overflow series, as their limits are meant. discarded: samples that did not reach the series they were meant for, by reason: series_limit, tenant_limit, histogram_limit and label_memory (they are in overflow series), metric_limit and overflow_limit (no room for those either), out_of_range (a sum beyond 1.7e305, or an infinite gauge), invalid (a mistake while meshhook_metrics.on_error = warning).
 worker_pid, last_flush_at, last_flush_ms, tick and flush_errors are null while there is no flush worker. last_error: what keeps metrics from being kept, or null.';
 
 create function meshhook_metrics.prometheus(tenant uuid default null)
@@ -54,4 +54,4 @@ language c volatile parallel restricted;
 
 comment on function meshhook_metrics.prometheus(uuid) is
 'The series in shared memory in Prometheus''s text exposition format 0.0.4 (https://prometheus.io/docs/instrumenting/exposition_formats/), of one tenant or (null) of all, the tenant as label tenant. Histograms have cumulative buckets at powers of two. Without a tenant it includes the extension''s own health, meshhook_metrics_*.
-55000 if meshhook_metrics is not preloaded.';
+55000 if meshhook_metrics is not preloaded, 42501 in a database that is not served.';

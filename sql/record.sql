@@ -13,7 +13,7 @@ comment on function meshhook_metrics.inc(text, double precision, jsonb, uuid) is
 'Adds value (1 unless given; not negative) to a counter.
 labels: an object of at most 10 plain values. tenant: null for the session''s (meshhook_metrics.tenant), else the platform.
 Counts at once, whether or not the transaction commits, unless meshhook_metrics.on_commit is on. A sample for which there is no room goes to the counter''s series with the label overflow="true" and is counted in meshhook_metrics_discarded_total.
-Errors: 42602 or 42939 a bad or reserved name, 42622 a name that is too long, 42809 the metric is not a counter, 42710 its name would be mixed up with a histogram''s samples, 22003 a value that is negative or not finite, 22004 a null, 22023 a label that is not a plain value, 22001 one that is too long, 54000 too many of them, 0A000 a label outside ASCII in a database that is not UTF8. With meshhook_metrics.on_error = warning they are warnings and the sample is discarded.';
+Errors: 42602 or 42939 a bad or reserved name, 42622 a name that is too long, 42809 the metric is not a counter, 42710 its name would be mixed up with a histogram''s samples, 22003 a value that is negative or not finite, 22004 a null, 22023 a label that is not a plain value, 22001 one that is too long, 54000 too many of them, 0A000 a label outside ASCII in a database that is not UTF8, 42501 a database that is not served (meshhook_metrics.database), 25000 a parallel worker while on_commit is on; 55000 if meshhook_metrics is not preloaded. With meshhook_metrics.on_error = warning they are warnings and the sample is discarded.';
 
 create function meshhook_metrics.gauge_set(
 	metric text,

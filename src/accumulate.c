@@ -454,13 +454,32 @@ missing_in_buckets(uint32 number)
 	return missing;
 }
 
+/* Add to a bucket what is missing there, and be done with the intent */
+static void
+redo_bucket(MhmIntent *intent, bool only_if_empty)
+{
+	if (intent->phase == MHM_INTENT_ARMED && intent->bucket != MHM_NONE)
+	{
+		MhmHistogramBody *body = &mhm_histograms[mhm_series[intent->series].histogram];
+		pg_atomic_uint64 *count = &body->counts[intent->bucket];
+
+		if (only_if_empty && pg_atomic_read_u64(count) != 0)
+			return;
+		if (missing_in_buckets(intent->series) > 0)
+			pg_atomic_fetch_add_u64(count, 1);
+	}
+	pg_compiler_barrier();
+	intent->phase = MHM_INTENT_NONE;
+}
+
 /*
  * Finish what processes were doing when they were killed.  Nobody else uses
  * the region now.  The intents have been checked: what they point to exists.
  *
  * When two processes died between the same two instructions on one histogram,
- * the difference says how many of their samples are missing but not which;
- * then the first ones found are added, so that every total is right.
+ * the difference says how many of their samples are missing but not which.
+ * Then those come first whose bucket is empty, so that minimum and maximum
+ * have a bucket, and every total is right.
  */
 void
 mhm_accumulate_redo(void)
@@ -489,20 +508,9 @@ mhm_accumulate_redo(void)
 	}
 
 	for (uint32 i = 0; i < stripes; i++)
-	{
-		MhmIntent  *intent = &mhm_stripes[i].stripe.intent;
-
-		if (intent->phase == MHM_INTENT_ARMED && intent->bucket != MHM_NONE &&
-			missing_in_buckets(intent->series) > 0)
-		{
-			MhmHistogramBody *body = &mhm_histograms[mhm_series[intent->series].histogram];
-
-			pg_atomic_fetch_add_u64(&body->counts[intent->bucket], 1);
-		}
-		pg_compiler_barrier();
-		intent->phase = MHM_INTENT_NONE;
-	}
-
+		redo_bucket(&mhm_stripes[i].stripe.intent, true);
+	for (uint32 i = 0; i < stripes; i++)
+		redo_bucket(&mhm_stripes[i].stripe.intent, false);
 	for (uint32 i = 0; i < stripes; i++)
 		pg_atomic_init_flag(&mhm_stripes[i].stripe.lock);
 }

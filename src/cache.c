@@ -162,8 +162,8 @@ mhm_cache_forget(const MhmSampleKey *key)
 }
 
 /* Report that a metric cannot be what the caller takes it for */
-static void
-report_conflict(MhmFindResult result, const char *metric, MhmKind kind,
+void
+mhm_report_conflict(MhmFindResult result, const char *metric, MhmKind kind,
 				const MhmConflict *conflict)
 {
 	if (result == MHM_KIND_CONFLICT)
@@ -260,7 +260,7 @@ find_unknown(const MhmSampleKey *key, MhmKind kind, MhmTarget *target)
 	result = ask_registry(key, &stored, kind, target, &conflict);
 	if (result == MHM_KIND_CONFLICT || result == MHM_NAME_CONFLICT)
 	{
-		report_conflict(result, pnstrdup(key->metric, key->metric_length), kind, &conflict);
+		mhm_report_conflict(result, pnstrdup(key->metric, key->metric_length), kind, &conflict);
 		return false;
 	}
 	return true;
@@ -268,28 +268,34 @@ find_unknown(const MhmSampleKey *key, MhmKind kind, MhmTarget *target)
 
 /*
  * Would this key be accepted?  Complains as mhm_cache_find() does, but makes
- * no series and fixes no kind.
+ * no series and fixes no kind.  new_metric tells whether its metric would be
+ * made.
  */
 bool
-mhm_cache_check(const MhmSampleKey *key, MhmKind kind)
+mhm_cache_check(const MhmSampleKey *key, MhmKind kind, bool *new_metric)
 {
 	char		labels[MHM_MAX_LABELS_LENGTH];
 	MhmKey		stored;
 	MhmConflict conflict;
+	MhmFindResult result;
 
+	*new_metric = false;
 	if (slots > 0)
 	{
 		CacheEntry *entry = find_slot(entries, slots, (uint32) mhm_sample_key_hash(key), key);
+		const MhmTarget *target = &entry->target;
 
-		if (entry->key != NULL && entry->kind == kind)
+		if (entry->key != NULL && entry->kind == kind && target->series != MHM_NONE &&
+			pg_atomic_read_u32(&mhm_series[target->series].generation) == target->generation)
 			return true;
 	}
 	if (!mhm_key_encode(key, &stored, labels))
 		return false;
-	if (mhm_registry_kind_fits(&stored, kind, &conflict))
+	result = mhm_registry_kind_fits(&stored, kind, &conflict);
+	*new_metric = (result == MHM_NOWHERE);
+	if (result == MHM_FOUND || result == MHM_NOWHERE)
 		return true;
-	report_conflict(MHM_KIND_CONFLICT, pnstrdup(key->metric, key->metric_length),
-					kind, &conflict);
+	mhm_report_conflict(result, pnstrdup(key->metric, key->metric_length), kind, &conflict);
 	return false;
 }
 

@@ -22,9 +22,11 @@ typedef struct MhmSampleKey
 } MhmSampleKey;
 
 extern bool mhm_cache_find(const MhmSampleKey *key, MhmKind kind, MhmTarget *target);
-extern bool mhm_cache_check(const MhmSampleKey *key, MhmKind kind);
+extern bool mhm_cache_check(const MhmSampleKey *key, MhmKind kind, bool *new_metric);
 extern void mhm_cache_forget(const MhmSampleKey *key);
 extern void mhm_cache_retarget(const MhmSampleKey *key, MhmKind kind, MhmTarget *target);
+extern void mhm_report_conflict(MhmFindResult result, const char *metric, MhmKind kind,
+								const MhmConflict *conflict);
 extern void mhm_report_name_conflict(int level, const char *metric, const MhmConflict *conflict);
 extern uint64 mhm_sample_key_hash(const MhmSampleKey *key);
 extern bool mhm_key_encode(const MhmSampleKey *key, MhmKey *stored, char *labels);

@@ -14,9 +14,10 @@
  *	  snapshot.c, prometheus.c	... and shown
  *
  * Underneath lies the shared region: region.c makes it and finds it again,
- * regionlayout.c says where things are in it, regionrecover.c checks and
- * repairs it, stringstore.c keeps its strings.  labels.c has the rules for names,
- * settings.c the settings; histogram*.c are the SQL type histogram.
+ * regionfile.c keeps it while the server is stopped, regionlayout.c says where
+ * things are in it, regionrecover.c checks and repairs it, stringstore.c keeps
+ * its strings.  labels.c has the rules for names, require.c those for who may
+ * call, settings.c the settings; histogram*.c are the SQL type histogram.
  *
  * This file owns the module's entry point only.
  *

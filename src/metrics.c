@@ -91,6 +91,14 @@ shares_sample_names(const char *name, uint32 length, MhmKind kind,
 	return false;
 }
 
+/* Could a metric of this name and kind be made without sharing sample names? */
+bool
+mhm_metric_name_is_free(const char *name, uint32 length, MhmKind kind,
+						MhmConflict *conflict)
+{
+	return !shares_sample_names(name, length, kind, conflict);
+}
+
 /* For recovery: does a metric that is there stand in another one's way? */
 bool
 mhm_metric_is_in_conflict(uint32 number)
@@ -156,6 +164,7 @@ mhm_metric_forget(uint32 number)
 	metric->next = mhm_region->free_metric;
 	mhm_region->free_metric = number;
 	mhm_region->used_metrics--;
+	pg_atomic_fetch_add_u32(&mhm_region->room_epoch, 1);
 }
 
 /* Replace a text; whoever is killed half-way has replaced it or has not */

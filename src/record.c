@@ -39,7 +39,7 @@ PG_FUNCTION_INFO_V1(mhm_observe_since);
 #define ARG_TENANT	3
 #define ARGUMENTS	4
 
-#define CALLS_BETWEEN_CLOCK_READINGS	256
+#define CALLS_BETWEEN_CLOCK_READINGS	64
 
 MhmKind
 mhm_operation_kind(MhmOperation operation)
@@ -187,8 +187,7 @@ record_argument(FunctionCallInfo fcinfo, MhmOperation operation)
 {
 	MhmSampleKey key;
 
-	mhm_check_call(fcinfo, ARGUMENTS);
-	if (unlikely(!mhm_enabled))
+	if (unlikely(!mhm_enabled) || unlikely(!mhm_check_recording(fcinfo, ARGUMENTS)))
 		PG_RETURN_VOID();
 	if (unlikely(!read_arguments(fcinfo, "value", &key) ||
 				 !record_sample(fcinfo, operation, PG_GETARG_FLOAT8(ARG_VALUE), &key)))
@@ -227,8 +226,7 @@ mhm_observe_since(PG_FUNCTION_ARGS)
 	MhmSampleKey key;
 	bool		recorded = false;
 
-	mhm_check_call(fcinfo, ARGUMENTS);
-	if (!mhm_enabled)
+	if (!mhm_enabled || !mhm_check_recording(fcinfo, ARGUMENTS))
 		PG_RETURN_VOID();
 	if (read_arguments(fcinfo, "started", &key))
 	{

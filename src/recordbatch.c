@@ -20,6 +20,7 @@
 #include "settings.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
 
 PG_FUNCTION_INFO_V1(mhm_record);
@@ -127,11 +128,53 @@ read_operation(const JsonbValue *op, MhmOperation *operation)
 	return report_element("Its \"op\" is not a string.");
 }
 
+/* A metric that the batch is the first to use */
+typedef struct NewMetric
+{
+	char		name[MHM_MAX_METRIC_LENGTH + 1];	/* hash key */
+	MhmKind		kind;
+} NewMetric;
+
+/*
+ * Do the samples of the batch agree on the kind of a metric that is new?  The
+ * registry cannot tell yet.
+ */
 static bool
-read_element(JsonbValue *element, BatchSample *sample)
+agrees_on_kind(HTAB **new_metrics, const MhmSampleKey *key, MhmKind kind)
+{
+	char		name[MHM_MAX_METRIC_LENGTH + 1];
+	NewMetric  *metric;
+	MhmConflict conflict;
+	bool		found;
+
+	if (*new_metrics == NULL)
+	{
+		HASHCTL		control;
+
+		control.keysize = MHM_MAX_METRIC_LENGTH + 1;
+		control.entrysize = sizeof(NewMetric);
+		control.hcxt = CurrentMemoryContext;
+		*new_metrics = hash_create("meshhook_metrics new metrics", 32, &control,
+								   HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+	}
+	memcpy(name, key->metric, key->metric_length);
+	name[key->metric_length] = '\0';
+	metric = hash_search(*new_metrics, name, HASH_ENTER, &found);
+	if (!found)
+		metric->kind = kind;
+	if (metric->kind == kind)
+		return true;
+	conflict.kind = metric->kind;
+	mhm_report_conflict(MHM_KIND_CONFLICT, name, kind, &conflict);
+	return false;
+}
+
+static bool
+read_element(JsonbValue *element, HTAB **new_metrics, BatchSample *sample)
 {
 	JsonbValue	fields[FIELDS];
 	uint32		present;
+	bool		new_metric;
 
 	if (element->type != jbvBinary || !JsonContainerIsObject(element->val.binary.data))
 		return report_element("It is not an object.");
@@ -179,9 +222,12 @@ read_element(JsonbValue *element, BatchSample *sample)
 			return report_element("Its \"tenant\" is not a UUID.");
 		sample->key.tenant = &sample->tenant;
 	}
-	return mhm_value_check(sample->operation, sample->value,
-						   sample->key.metric, sample->key.metric_length) &&
-		mhm_cache_check(&sample->key, mhm_operation_kind(sample->operation));
+	if (!mhm_value_check(sample->operation, sample->value,
+						 sample->key.metric, sample->key.metric_length) ||
+		!mhm_cache_check(&sample->key, mhm_operation_kind(sample->operation), &new_metric))
+		return false;
+	return !new_metric ||
+		agrees_on_kind(new_metrics, &sample->key, mhm_operation_kind(sample->operation));
 }
 
 static bool
@@ -190,6 +236,7 @@ read_batch(Jsonb *batch, BatchSample *samples, volatile int *number)
 	JsonbIterator *iterator = JsonbIteratorInit(&batch->root);
 	JsonbIteratorToken token;
 	JsonbValue	element;
+	HTAB	   *new_metrics = NULL;
 
 	*number = 0;
 	while ((token = JsonbIteratorNext(&iterator, &element, true)) != WJB_DONE)
@@ -197,7 +244,7 @@ read_batch(Jsonb *batch, BatchSample *samples, volatile int *number)
 		if (token != WJB_ELEM)
 			continue;
 		++*number;
-		if (!read_element(&element, &samples[*number - 1]))
+		if (!read_element(&element, &new_metrics, &samples[*number - 1]))
 			return false;
 		CHECK_FOR_INTERRUPTS();
 	}
@@ -272,8 +319,7 @@ mhm_record(PG_FUNCTION_ARGS)
 	BatchSample *samples;
 	int			count;
 
-	mhm_check_call(fcinfo, 1);
-	if (!mhm_enabled)
+	if (!mhm_enabled || !mhm_check_recording(fcinfo, 1))
 		PG_RETURN_INT32(0);
 	batch = PG_ARGISNULL(0) ? NULL : PG_GETARG_JSONB_P(0);
 	if (batch == NULL || !JB_ROOT_IS_ARRAY(batch) || JB_ROOT_IS_SCALAR(batch))

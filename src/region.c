@@ -3,9 +3,8 @@
  * region.c
  *	  The life of the shared region: made, found again, kept.
  *
- * Owns the POSIX shared memory object that holds the accumulators and the
- * file that takes its place while the server is stopped.  Works in the
- * postmaster only: backends inherit the mapping.  Nothing else may be using
+ * Owns the POSIX shared memory object that holds the accumulators, and decides
+ * when it gives way to the file (regionfile.c).  Works in the postmaster only: backends inherit the mapping.  Nothing else may be using
  * the region then: PostgreSQL starts no second postmaster on a data directory
  * while a process of the first is left, and restarts after a crash only when
  * its children are gone.
@@ -37,31 +36,23 @@
 #include "access/xlog.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
-#include "pgstat.h"
-#include "port/pg_crc32c.h"
 #include "region.h"
 #include "settings.h"
-#include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
 
 #define LOCK_TRANCHE		"meshhook_metrics"
-#define SAVED_FILE			PGSTAT_STAT_PERMANENT_DIRECTORY "/meshhook_metrics.region"
-#define SAVED_FILE_NEW		SAVED_FILE ".new"
-#define SAVED_FILE_BAD		SAVED_FILE ".bad"
-
 #define OBJECT_NAME_LENGTH	64
 #define OBJECTS				2		/* names that the region alternates between */
 
 /* Kept for overflow series, on top of what the settings ask for */
-#define SERIES_RESERVE(n)		((n) / 32 + 8)
-#define HISTOGRAM_RESERVE(n)	((n) / 64 + 4)
+#define SERIES_RESERVE(n)		((n) / 32 + 32)
+#define HISTOGRAM_RESERVE(n)	((n) / 64 + 16)
 
-/* A metric for every so many series; bytes of text for each of both */
+/* A metric for every so many series; what text a series has on average */
 #define SERIES_PER_METRIC		8
 #define CHUNKS_PER_SERIES		3
-#define CHUNKS_PER_METRIC		2
 
 #define MIN_STRIPES				4
 #define MAX_STRIPES				16
@@ -145,7 +136,7 @@ wanted_geometry(const MhmRegion *existing)
 	}
 	g.series_heads = power_of_two(g.series_slots);
 	g.metric_heads = power_of_two(g.metric_slots);
-	g.chunks = Max(chunks, g.max_series * CHUNKS_PER_SERIES + g.metric_slots * CHUNKS_PER_METRIC);
+	g.chunks = Max(chunks, g.max_series * CHUNKS_PER_SERIES + g.metric_slots * MHM_CHUNKS_PER_METRIC);
 	g.stripes = wanted_stripes();
 	return g;
 }
@@ -206,8 +197,11 @@ map_object(int which, Size *bytes)
 	fd = shm_open(name, O_RDWR, 0);
 	if (fd < 0)
 	{
+		/* Another user's is not ours; but what is ours must not be passed over */
+		int			level = errno == EACCES ? LOG : FATAL;
+
 		if (errno != ENOENT)
-			ereport(LOG,
+			ereport(level,
 					errcode_for_file_access(),
 					errmsg("could not open shared memory object \"%s\": %m", name));
 		return NULL;
@@ -273,7 +267,10 @@ create_object(int which, Size bytes)
 			(void) shm_unlink(name);
 	}
 	if (memory != MAP_FAILED)
+	{
+		complaint[0] = '\0';
 		return memory;
+	}
 
 	snprintf(complaint, sizeof(complaint),
 			 "shared memory object of %zu bytes could not be made: %s", bytes, strerror(error));
@@ -301,65 +298,6 @@ create_anonymous(Size bytes)
 				errmsg("could not map %zu bytes of memory for meshhook_metrics: %m", bytes),
 				errhint("Lower meshhook_metrics.max_series and meshhook_metrics.max_histograms."));
 	return memory;
-}
-
-/* Read the saved file into memory; its last four bytes are a checksum */
-static MhmRegion *
-read_saved_file(Size *bytes)
-{
-	struct stat status;
-	MhmRegion  *region;
-	pg_crc32c	computed;
-	pg_crc32c	stored;
-	int			fd = OpenTransientFile(SAVED_FILE, O_RDONLY | PG_BINARY);
-
-	if (fd < 0)
-	{
-		if (errno != ENOENT)
-			ereport(LOG,
-					errcode_for_file_access(),
-					errmsg("could not open file \"%s\": %m", SAVED_FILE));
-		return NULL;
-	}
-	if (fstat(fd, &status) != 0 || status.st_size < (off_t) (sizeof(MhmRegion) + sizeof(stored)))
-	{
-		ereport(LOG,
-				errcode(ERRCODE_DATA_CORRUPTED),
-				errmsg("saved metrics in file \"%s\" are damaged and are not used", SAVED_FILE));
-		CloseTransientFile(fd);
-		return NULL;
-	}
-	*bytes = status.st_size - sizeof(stored);
-	region = palloc_extended(status.st_size, MCXT_ALLOC_HUGE);
-	for (Size done = 0; done < (Size) status.st_size;)
-	{
-		ssize_t		got = read(fd, (char *) region + done, status.st_size - done);
-
-		if (got <= 0)
-		{
-			ereport(LOG,
-					errcode_for_file_access(),
-					got < 0 ? errmsg("could not read file \"%s\": %m", SAVED_FILE) :
-					errmsg("file \"%s\" ends too soon", SAVED_FILE));
-			CloseTransientFile(fd);
-			return NULL;
-		}
-		done += got;
-	}
-	CloseTransientFile(fd);
-
-	INIT_CRC32C(computed);
-	COMP_CRC32C(computed, region, *bytes);
-	FIN_CRC32C(computed);
-	memcpy(&stored, (char *) region + *bytes, sizeof(stored));
-	if (!EQ_CRC32C(computed, stored))
-	{
-		ereport(LOG,
-				errcode(ERRCODE_DATA_CORRUPTED),
-				errmsg("saved metrics in file \"%s\" are damaged and are not used", SAVED_FILE));
-		return NULL;
-	}
-	return region;
 }
 
 /* Check a region that was found; it is mapped afterwards when it is good */
@@ -411,9 +349,9 @@ find_existing(void)
 			munmap(mapped[which], sizes[which]);
 	if (found.region == NULL)
 	{
-		MhmRegion  *saved = read_saved_file(&found.bytes);
+		MhmRegion  *saved = mhm_region_file_read(&found.bytes);
 
-		if (saved != NULL && is_trustworthy(saved, found.bytes, "file \"" SAVED_FILE "\""))
+		if (saved != NULL && is_trustworthy(saved, found.bytes, "file \"" MHM_REGION_FILE "\""))
 			found.region = saved;
 	}
 	return found;
@@ -457,6 +395,13 @@ make_region(const MhmGeometry *geometry, const FoundRegion *found)
 	MhmRegion  *region = create_object(which, bytes);
 	const char *problem;
 
+	/* Somebody else's object may be in the way of one name */
+	if (region == NULL && !found->mapped)
+	{
+		which = (which + 1) % OBJECTS;
+		region = create_object(which, bytes);
+	}
+
 	if (region == NULL && found->mapped)
 	{
 		/* Rather the size that it has than memory that does not last */
@@ -485,43 +430,6 @@ make_region(const MhmGeometry *geometry, const FoundRegion *found)
 	use_region(region, bytes, which);
 }
 
-static bool
-write_saved_file(void)
-{
-	const char *from = (const char *) mhm_region;
-	Size		bytes = current_bytes;
-	pg_crc32c	crc;
-	int			fd;
-
-	fd = OpenTransientFile(SAVED_FILE_NEW, O_CREAT | O_WRONLY | O_TRUNC | PG_BINARY);
-	if (fd < 0)
-		return false;
-	INIT_CRC32C(crc);
-	COMP_CRC32C(crc, from, bytes);
-	FIN_CRC32C(crc);
-	for (Size done = 0; done < bytes;)
-	{
-		ssize_t		put = write(fd, from + done, bytes - done);
-
-		if (put <= 0)
-		{
-			if (errno == 0)
-				errno = ENOSPC;
-			CloseTransientFile(fd);
-			return false;
-		}
-		done += put;
-	}
-	if (write(fd, &crc, sizeof(crc)) != sizeof(crc) || pg_fsync(fd) != 0)
-	{
-		CloseTransientFile(fd);
-		return false;
-	}
-	if (CloseTransientFile(fd) != 0)
-		return false;
-	return durable_rename(SAVED_FILE_NEW, SAVED_FILE, LOG) == 0;
-}
-
 /*
  * The postmaster ends, by whatever kind of shutdown, and no other process is
  * left: write the region to the file.  When it cannot be written, the object
@@ -533,18 +441,15 @@ save_at_exit(int code, Datum arg)
 {
 	if (!proc_exit_inprogress || mhm_region == NULL)
 		return;
-	errno = 0;
-	if (write_saved_file())
+	if (mhm_region_file_write(mhm_region, current_bytes))
 	{
 		if (current_object >= 0)
 			remove_object(current_object);
 		return;
 	}
-	ereport(LOG,
-			errcode_for_file_access(),
-			errmsg("could not save metrics to file \"%s\": %m", SAVED_FILE_NEW),
-			current_object >= 0 ? errdetail("They stay in shared memory until the next start.") : 0);
-	(void) unlink(SAVED_FILE_NEW);
+	if (current_object >= 0)
+		ereport(LOG,
+				errmsg("metrics stay in shared memory until the next start of this server"));
 }
 
 /* Get the region at the start of a server */
@@ -571,12 +476,11 @@ begin_region(void)
 	for (int which = 0; which < OBJECTS; which++)
 		if (which != current_object)
 			remove_object(which);
+	/* Anonymous memory may be lost: then an old state is better than none */
 	if (found.region == NULL)
-		(void) rename(SAVED_FILE, SAVED_FILE_BAD);
-	else if (unlink(SAVED_FILE) != 0 && errno != ENOENT)
-		ereport(LOG,
-				errcode_for_file_access(),
-				errmsg("could not remove file \"%s\": %m", SAVED_FILE));
+		mhm_region_file_set_aside();
+	else if (current_object >= 0)
+		mhm_region_file_remove();
 	MemoryContextSwitchTo(before);
 	MemoryContextDelete(temporary);
 }

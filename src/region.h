@@ -31,6 +31,9 @@
 #define MHM_CHUNK_PAYLOAD			28
 #define MHM_TENANT_BUCKETS			2048
 
+/* Of the chunks, so many are for the texts of each metric */
+#define MHM_CHUNKS_PER_METRIC		2
+
 typedef enum MhmKind
 {
 	MHM_COUNTER = 1,
@@ -167,17 +170,25 @@ typedef union MhmStripePadded
 	char		pad[PG_CACHE_LINE_SIZE * 2];
 } MhmStripePadded;
 
+/* A tenant that was counted and found at a limit, while the total was so many */
+typedef struct MhmTenantLimit
+{
+	pg_uuid_t	tenant;
+	uint32		total;
+	uint32		limit;			/* 0: nobody was */
+} MhmTenantLimit;
+
 /*
- * Upper bound of the number of series of the tenants that hash here: below
- * the quota nothing needs to be counted.  `full` remembers a tenant that was
- * counted and found at its quota while the total was `full_total`.
+ * How many series the tenants have that hash here, an upper bound for each of
+ * them: below a limit nothing needs to be counted.
  */
 typedef struct MhmTenantBucket
 {
-	uint32		total;
-	uint32		full_total;
-	uint32		full_quota;
-	pg_uuid_t	full;
+	uint32		total;			/* ordinary series */
+	uint32		overflow_total;
+	MhmTenantLimit quota;
+	MhmTenantLimit overflow;	/* its share of overflow series */
+	MhmTenantLimit overflow_histograms; /* ... of those that are histograms */
 } MhmTenantBucket;
 
 typedef struct MhmGeometry
@@ -264,8 +275,16 @@ mhm_bits_of_float8(double value)
 extern void mhm_region_request(void);
 extern void mhm_region_startup(void);
 
-/* Why the region cannot outlive this server, or NULL when it can */
+/* Why the region is not as the settings want it, or NULL when it is */
 extern const char *mhm_region_complaint(void);
+
+/* The file of a server that is stopped (regionfile.c); relative to its data directory */
+#define MHM_REGION_FILE		"pg_stat/meshhook_metrics.region"
+
+extern MhmRegion *mhm_region_file_read(Size *bytes);
+extern bool mhm_region_file_write(const MhmRegion *region, Size bytes);
+extern void mhm_region_file_remove(void);
+extern void mhm_region_file_set_aside(void);
 
 /* Laying out (regionlayout.c) */
 extern Size mhm_region_size(const MhmGeometry *geometry);

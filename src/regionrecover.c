@@ -231,6 +231,7 @@ derive_series_chains(void)
 		if (series->overflow)
 		{
 			region->used_overflow_series++;
+			mhm_tenant_bucket(&series->tenant)->overflow_total++;
 			region->used_overflow_histograms += (series->histogram != MHM_NONE);
 		}
 		else

@@ -28,9 +28,8 @@
 #define IDLE_BEFORE_RETIREMENT	(10 * USECS_PER_MINUTE)
 #define BETWEEN_RETIREMENTS		(1 * USECS_PER_SEC)
 
-/* A tenant may have this part of what is kept for overflow series, or so many */
+/* A tenant may have this part of what is kept for overflow series */
 #define TENANT_OVERFLOW_PART	8
-#define TENANT_OVERFLOW_LEAST	4
 
 const char *
 mhm_kind_name(MhmKind kind)
@@ -107,47 +106,66 @@ find_series(const MhmKey *key, uint32 metric, bool overflow,
 	return false;
 }
 
-/* Has this tenant been counted and found at its quota, with nothing new since? */
+/* Has this tenant been counted and found at this limit, with nothing new since? */
 static bool
-tenant_known_full(const pg_uuid_t *tenant)
+known_at_limit(const MhmTenantLimit *known, const pg_uuid_t *tenant,
+			   uint32 total, uint32 limit)
 {
-	MhmTenantBucket *bucket = mhm_tenant_bucket(tenant);
-
-	return bucket->total >= (uint32) mhm_max_series_per_tenant &&
-		bucket->full_total == bucket->total &&
-		bucket->full_quota == (uint32) mhm_max_series_per_tenant &&
-		same_tenant(&bucket->full, tenant);
+	return known->limit == limit && known->total == total &&
+		same_tenant(&known->tenant, tenant);
 }
 
-/* How many ordinary, or overflow, series a tenant has */
-static uint32
-count_series(const pg_uuid_t *tenant, bool overflow)
+/*
+ * Is a tenant at a limit?  Counts its series only if that is possible and not
+ * known yet.
+ */
+static bool
+at_limit(MhmTenantLimit *known, const pg_uuid_t *tenant, uint32 total, uint32 limit,
+		 bool overflow, bool histograms_only)
 {
 	uint32		count = 0;
 
+	if (total < limit)
+		return false;
+	if (known_at_limit(known, tenant, total, limit))
+		return true;
 	for (uint32 i = 0; i < mhm_region->geometry.series_slots; i++)
 		if (mhm_series[i].live && mhm_series[i].overflow == overflow &&
+			(!histograms_only || mhm_series[i].histogram != MHM_NONE) &&
 			same_tenant(&mhm_series[i].tenant, tenant))
 			count++;
-	return count;
+	if (count < limit)
+		return false;
+	known->tenant = *tenant;
+	known->total = total;
+	known->limit = limit;
+	return true;
 }
 
-/* Is a tenant at its quota?  Counts its series only if that is possible */
+/* How many overflow series, or those of them that are histograms, a tenant may have */
+static uint32
+overflow_share(bool histograms)
+{
+	const MhmGeometry *g = &mhm_region->geometry;
+	uint32		reserve = histograms ? g->histogram_slots - g->max_histograms :
+		g->series_slots - g->max_series;
+
+	return Max(reserve / TENANT_OVERFLOW_PART, 1);
+}
+
+/* Do we know that nothing new of this tenant can be kept? */
 static bool
-tenant_full(const pg_uuid_t *tenant)
+known_without_room(const pg_uuid_t *tenant, MhmKind kind)
 {
 	MhmTenantBucket *bucket = mhm_tenant_bucket(tenant);
 
-	if (bucket->total < (uint32) mhm_max_series_per_tenant)
-		return false;
-	if (tenant_known_full(tenant))
-		return true;
-	if (count_series(tenant, false) < (uint32) mhm_max_series_per_tenant)
-		return false;
-	bucket->full = *tenant;
-	bucket->full_total = bucket->total;
-	bucket->full_quota = mhm_max_series_per_tenant;
-	return true;
+	return known_at_limit(&bucket->quota, tenant, bucket->total,
+						  (uint32) mhm_max_series_per_tenant) &&
+		(known_at_limit(&bucket->overflow, tenant, bucket->overflow_total,
+						overflow_share(false)) ||
+		 (kind == MHM_HISTOGRAM &&
+		  known_at_limit(&bucket->overflow_histograms, tenant, bucket->overflow_total,
+						 overflow_share(true))));
 }
 
 /*
@@ -159,22 +177,31 @@ find_locked(const MhmKey *key, MhmKind kind, MhmFindResult *result,
 			MhmTarget *target, MhmConflict *conflict)
 {
 	uint32		metric = mhm_metric_find(key->metric, key->metric_length);
+	MhmTenantBucket *bucket = mhm_tenant_bucket(key->tenant);
 
-	if (metric == MHM_NONE)
-		return false;
-	if (mhm_metrics[metric].kind != kind)
+	if (metric != MHM_NONE && mhm_metrics[metric].kind != kind)
 	{
 		conflict->kind = mhm_metrics[metric].kind;
 		*result = MHM_KIND_CONFLICT;
 		return true;
 	}
 	*result = MHM_FOUND;
-	if (find_series(key, metric, false, MHM_DISCARD_NONE, target))
+	if (metric != MHM_NONE && find_series(key, metric, false, MHM_DISCARD_NONE, target))
 		return true;
 
-	/* Spare those who are over a limit the exclusive lock */
-	return tenant_known_full(key->tenant) &&
-		find_series(key, metric, true, MHM_DISCARD_TENANT_LIMIT, target);
+	/* Spare the others the exclusive lock for those who are over a limit */
+	if (metric != MHM_NONE &&
+		known_at_limit(&bucket->quota, key->tenant, bucket->total,
+					   (uint32) mhm_max_series_per_tenant) &&
+		find_series(key, metric, true, MHM_DISCARD_TENANT_LIMIT, target))
+		return true;
+	if (known_without_room(key->tenant, kind))
+	{
+		target->reason = MHM_DISCARD_OVERFLOW_LIMIT;
+		*result = MHM_NOWHERE;
+		return true;
+	}
+	return false;
 }
 
 /* Take a series out of everything; nobody records to it any more */
@@ -203,7 +230,10 @@ remove_series(uint32 number)
 			mhm_region->used_histograms--;
 	}
 	if (series->overflow)
+	{
 		mhm_region->used_overflow_series--;
+		mhm_tenant_bucket(&series->tenant)->overflow_total--;
+	}
 	else
 	{
 		mhm_region->used_series--;
@@ -292,15 +322,20 @@ retire_for_room(void)
 static MhmDiscardReason
 no_room_because(const MhmKey *key, MhmKind kind)
 {
-	if (tenant_full(key->tenant))
+	MhmTenantBucket *bucket = mhm_tenant_bucket(key->tenant);
+	const MhmGeometry *g = &mhm_region->geometry;
+
+	if (at_limit(&bucket->quota, key->tenant, bucket->total,
+				 (uint32) mhm_max_series_per_tenant, false, false))
 		return MHM_DISCARD_TENANT_LIMIT;
-	if (mhm_region->used_series >= mhm_region->geometry.max_series)
+	if (mhm_region->used_series >= g->max_series)
 		return MHM_DISCARD_SERIES_LIMIT;
 	if (kind == MHM_HISTOGRAM &&
-		mhm_region->used_histograms >= mhm_region->geometry.max_histograms)
+		mhm_region->used_histograms >= g->max_histograms)
 		return MHM_DISCARD_HISTOGRAM_LIMIT;
-	if (mhm_string_chunks(key->labels_length) >
-		mhm_region->geometry.chunks - mhm_region->used_chunks)
+	if (mhm_string_chunks(key->labels_length) +
+		(g->metric_slots - mhm_region->used_metrics) * MHM_CHUNKS_PER_METRIC >
+		g->chunks - mhm_region->used_chunks)
 		return MHM_DISCARD_LABEL_MEMORY;
 	return MHM_DISCARD_NONE;
 }
@@ -313,14 +348,17 @@ static bool
 overflow_has_room(const MhmKey *key, MhmKind kind)
 {
 	const MhmGeometry *g = &mhm_region->geometry;
-	uint32		reserve = g->series_slots - g->max_series;
-	uint32		share = Max(reserve / TENANT_OVERFLOW_PART, TENANT_OVERFLOW_LEAST);
+	MhmTenantBucket *bucket = mhm_tenant_bucket(key->tenant);
 
-	if (mhm_region->used_overflow_series >= reserve ||
-		(kind == MHM_HISTOGRAM &&
-		 mhm_region->used_overflow_histograms >= g->histogram_slots - g->max_histograms))
+	if (mhm_region->used_overflow_series >= g->series_slots - g->max_series ||
+		at_limit(&bucket->overflow, key->tenant, bucket->overflow_total,
+				 overflow_share(false), true, false))
 		return false;
-	return count_series(key->tenant, true) < share;
+	if (kind != MHM_HISTOGRAM)
+		return true;
+	return mhm_region->used_overflow_histograms < g->histogram_slots - g->max_histograms &&
+		!at_limit(&bucket->overflow_histograms, key->tenant, bucket->overflow_total,
+				  overflow_share(true), true, true);
 }
 
 /* Make a series; MHM_NONE if there is no slot, body or string for it */
@@ -367,7 +405,10 @@ mhm_registry_add(const MhmKey *key, uint32 metric, bool overflow)
 	*head = number;
 	mhm_metrics[metric].series++;
 	if (overflow)
+	{
 		mhm_region->used_overflow_series++;
+		mhm_tenant_bucket(key->tenant)->overflow_total++;
+	}
 	else
 	{
 		mhm_region->used_series++;
@@ -453,20 +494,27 @@ mhm_registry_find(const MhmKey *key, MhmKind kind, MhmTarget *target,
 }
 
 /*
- * Could a key be of this kind?  Makes nothing; false when its metric is of
- * another kind.
+ * Could a key be of this kind?  MHM_NOWHERE says that there is no such metric
+ * yet, and nothing against making it.  Makes nothing.
  */
-bool
+MhmFindResult
 mhm_registry_kind_fits(const MhmKey *key, MhmKind kind, MhmConflict *conflict)
 {
+	MhmFindResult result = MHM_FOUND;
 	uint32		metric;
 
 	LWLockAcquire(mhm_registry_lock, LW_SHARED);
 	metric = mhm_metric_find(key->metric, key->metric_length);
-	if (metric != MHM_NONE)
+	if (metric == MHM_NONE)
+		result = mhm_metric_name_is_free(key->metric, key->metric_length, kind, conflict) ?
+			MHM_NOWHERE : MHM_NAME_CONFLICT;
+	else if (mhm_metrics[metric].kind != kind)
+	{
 		conflict->kind = mhm_metrics[metric].kind;
+		result = MHM_KIND_CONFLICT;
+	}
 	LWLockRelease(mhm_registry_lock);
-	return metric == MHM_NONE || conflict->kind == kind;
+	return result;
 }
 
 /*

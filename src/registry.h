@@ -42,7 +42,7 @@ typedef struct MhmConflict
 
 extern MhmFindResult mhm_registry_find(const MhmKey *key, MhmKind kind,
 									   MhmTarget *target, MhmConflict *conflict);
-extern bool mhm_registry_kind_fits(const MhmKey *key, MhmKind kind, MhmConflict *conflict);
+extern MhmFindResult mhm_registry_kind_fits(const MhmKey *key, MhmKind kind, MhmConflict *conflict);
 extern int64 mhm_registry_reset(const char *metric, uint32 metric_length,
 								const pg_uuid_t *tenant);
 extern PGDLLEXPORT uint32 mhm_registry_retire_idle(TimestampTz idle_since);
@@ -76,6 +76,8 @@ extern MhmFindResult mhm_metric_create(const char *name, uint32 length, MhmKind 
 									   uint32 *metric, MhmConflict *conflict);
 extern void mhm_metric_forget(uint32 metric);
 extern bool mhm_metric_is_in_conflict(uint32 metric);
+extern bool mhm_metric_name_is_free(const char *name, uint32 length, MhmKind kind,
+									MhmConflict *conflict);
 extern uint32 mhm_metric_hash(const char *name, uint32 length);
 
 /* For recovery, which derives chains and counts anew (regionrecover.c) */

@@ -38,8 +38,9 @@ report_missing_preload(void)
 					preloaded == NULL || *preloaded == '\0' ? "" : ", "));
 }
 
-void
-mhm_check_call_slowly(FunctionCallInfo fcinfo, int arguments)
+/* False after a warning, if that is the level at which to complain */
+bool
+mhm_check_call_slowly(FunctionCallInfo fcinfo, int arguments, int level)
 {
 	const char *database;
 
@@ -56,9 +57,13 @@ mhm_check_call_slowly(FunctionCallInfo fcinfo, int arguments)
 	if (database != NULL && strcmp(database, mhm_database) == 0)
 		mhm_call_allowed = true;
 	else if (!superuser())
-		ereport(ERROR,
+	{
+		ereport(level,
 				errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				errmsg("meshhook_metrics serves database \"%s\", not \"%s\"", mhm_database,
 					   database == NULL ? "" : database),
 				errhint("Connect to that database, or have meshhook_metrics.database changed; elsewhere only superusers may call."));
+		return false;
+	}
+	return true;
 }

@@ -10,11 +10,12 @@
 
 #include "fmgr.h"
 #include "region.h"
+#include "settings.h"
 
-/* Known to be in the database that is served, or to be a superuser */
+/* Known to be in the database that is served */
 extern bool mhm_call_allowed;
 
-extern void mhm_check_call_slowly(FunctionCallInfo fcinfo, int arguments);
+extern bool mhm_check_call_slowly(FunctionCallInfo fcinfo, int arguments, int level);
 
 /*
  * Raises an error unless the region is there, this database may use it, and
@@ -24,7 +25,19 @@ static inline void
 mhm_check_call(FunctionCallInfo fcinfo, int arguments)
 {
 	if (unlikely(mhm_region == NULL || !mhm_call_allowed || PG_NARGS() != arguments))
-		mhm_check_call_slowly(fcinfo, arguments);
+		(void) mhm_check_call_slowly(fcinfo, arguments, ERROR);
+}
+
+/*
+ * The same for functions that record: that the database is not served is a
+ * mistake like others there, and may only warn; then false.
+ */
+static inline bool
+mhm_check_recording(FunctionCallInfo fcinfo, int arguments)
+{
+	if (unlikely(mhm_region == NULL || !mhm_call_allowed || PG_NARGS() != arguments))
+		return mhm_check_call_slowly(fcinfo, arguments, mhm_mistake_level());
+	return true;
 }
 
 #endif							/* MHM_REQUIRE_H */

@@ -90,7 +90,7 @@ exception when configuration_limit_exceeded then
 end
 $$
 SQL
-record('inc', 'full_new_total', 'A', 5);
+record('inc', 'full_new_total', 'D', 5);
 ($exposition, $text, $discarded) = exposed();
 is_deeply($exposition->{problems}, [], 'when there is no room for metrics, too');
 is($discarded->{metric_limit}, 5, 'which is counted');
