@@ -6,7 +6,7 @@ declare
 	planted text;
 begin
 	-- A call with other types of arguments would prefer a function like these
-	select p.oid::pg_catalog.regprocedure::pg_catalog.text
+	select pg_catalog.format('meshhook_metrics.%I(%s)', p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid))
 	into planted
 	from pg_catalog.pg_proc p
 	join pg_catalog.pg_namespace n
