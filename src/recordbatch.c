@@ -45,28 +45,39 @@ typedef enum BatchField
 	FIELDS
 } BatchField;
 
-static const char *const field_names[FIELDS] = {"op", "metric", "value", "labels", "tenant"};
+/* A word that is looked for at every sample, with its length */
+typedef struct Word
+{
+	const char *text;
+	int			length;
+} Word;
+
+#define WORD(literal)	{literal, sizeof(literal) - 1}
+
+static const Word field_names[FIELDS] = {
+	WORD("op"), WORD("metric"), WORD("value"), WORD("labels"), WORD("tenant")
+};
 
 static const struct
 {
-	const char *name;
+	Word		name;
 	MhmOperation operation;
 }			operations[] =
 {
-	{"inc", MHM_INC},
-	{"gauge_set", MHM_GAUGE_SET},
-	{"gauge_add", MHM_GAUGE_ADD},
-	{"observe", MHM_OBSERVE}
+	{WORD("inc"), MHM_INC},
+	{WORD("gauge_set"), MHM_GAUGE_SET},
+	{WORD("gauge_add"), MHM_GAUGE_ADD},
+	{WORD("observe"), MHM_OBSERVE}
 };
 
 /* '{}' as a jsonb has it */
 static const uint32 no_labels = JB_FOBJECT;
 
 static inline bool
-is_string(const JsonbValue *json, const char *string)
+is_word(const JsonbValue *json, const Word *word)
 {
-	return (int) strlen(string) == json->val.string.len &&
-		memcmp(json->val.string.val, string, json->val.string.len) == 0;
+	return word->length == json->val.string.len &&
+		memcmp(json->val.string.val, word->text, word->length) == 0;
 }
 
 static bool
@@ -95,7 +106,7 @@ split_element(JsonbContainer *element, JsonbValue *fields, uint32 *present)
 
 		if (token != WJB_KEY)
 			continue;
-		while (field < FIELDS && !is_string(&json, field_names[field]))
+		while (field < FIELDS && !is_word(&json, &field_names[field]))
 			field++;
 		if (field == FIELDS)
 			return report_element(psprintf("It has an unknown field \"%s\".",
@@ -115,7 +126,7 @@ read_operation(const JsonbValue *op, MhmOperation *operation)
 	if (op->type == jbvString)
 	{
 		for (int i = 0; i < lengthof(operations); i++)
-			if (is_string(op, operations[i].name))
+			if (is_word(op, &operations[i].name))
 			{
 				*operation = operations[i].operation;
 				return true;
