@@ -170,12 +170,12 @@ typedef union MhmStripePadded
 	char		pad[PG_CACHE_LINE_SIZE * 2];
 } MhmStripePadded;
 
-/* A tenant that was counted and found at a limit, while the total was so many */
+/* A tenant whose series were counted and found to be at a limit */
 typedef struct MhmTenantLimit
 {
 	pg_uuid_t	tenant;
-	uint32		total;
-	uint32		limit;			/* 0: nobody was */
+	TimestampTz counted_at;
+	uint32		limit;			/* 0: nobody was, or a series has gone since */
 } MhmTenantLimit;
 
 /*

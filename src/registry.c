@@ -106,13 +106,19 @@ find_series(const MhmKey *key, uint32 metric, bool overflow,
 	return false;
 }
 
-/* Has this tenant been counted and found at this limit, with nothing new since? */
+/*
+ * Has this tenant been counted lately and found at this limit?  Not for ever,
+ * so that once in a while somebody tries to make room.
+ */
 static bool
-known_at_limit(const MhmTenantLimit *known, const pg_uuid_t *tenant,
-			   uint32 total, uint32 limit)
+known_at_limit(const MhmTenantLimit *known, const pg_uuid_t *tenant, uint32 limit)
 {
-	return known->limit == limit && known->total == total &&
-		same_tenant(&known->tenant, tenant);
+	TimestampTz age;
+
+	if (known->limit != limit || !same_tenant(&known->tenant, tenant))
+		return false;
+	age = GetCurrentTimestamp() - known->counted_at;
+	return age >= 0 && age < BETWEEN_RETIREMENTS;
 }
 
 /*
@@ -127,7 +133,7 @@ at_limit(MhmTenantLimit *known, const pg_uuid_t *tenant, uint32 total, uint32 li
 
 	if (total < limit)
 		return false;
-	if (known_at_limit(known, tenant, total, limit))
+	if (known_at_limit(known, tenant, limit))
 		return true;
 	for (uint32 i = 0; i < mhm_region->geometry.series_slots; i++)
 		if (mhm_series[i].live && mhm_series[i].overflow == overflow &&
@@ -137,7 +143,7 @@ at_limit(MhmTenantLimit *known, const pg_uuid_t *tenant, uint32 total, uint32 li
 	if (count < limit)
 		return false;
 	known->tenant = *tenant;
-	known->total = total;
+	known->counted_at = GetCurrentTimestamp();
 	known->limit = limit;
 	return true;
 }
@@ -159,13 +165,10 @@ known_without_room(const pg_uuid_t *tenant, MhmKind kind)
 {
 	MhmTenantBucket *bucket = mhm_tenant_bucket(tenant);
 
-	return known_at_limit(&bucket->quota, tenant, bucket->total,
-						  (uint32) mhm_max_series_per_tenant) &&
-		(known_at_limit(&bucket->overflow, tenant, bucket->overflow_total,
-						overflow_share(false)) ||
+	return known_at_limit(&bucket->quota, tenant, (uint32) mhm_max_series_per_tenant) &&
+		(known_at_limit(&bucket->overflow, tenant, overflow_share(false)) ||
 		 (kind == MHM_HISTOGRAM &&
-		  known_at_limit(&bucket->overflow_histograms, tenant, bucket->overflow_total,
-						 overflow_share(true))));
+		  known_at_limit(&bucket->overflow_histograms, tenant, overflow_share(true))));
 }
 
 /*
@@ -191,8 +194,7 @@ find_locked(const MhmKey *key, MhmKind kind, MhmFindResult *result,
 
 	/* Spare the others the exclusive lock for those who are over a limit */
 	if (metric != MHM_NONE &&
-		known_at_limit(&bucket->quota, key->tenant, bucket->total,
-					   (uint32) mhm_max_series_per_tenant) &&
+		known_at_limit(&bucket->quota, key->tenant, (uint32) mhm_max_series_per_tenant) &&
 		find_series(key, metric, true, MHM_DISCARD_TENANT_LIMIT, target))
 		return true;
 	if (known_without_room(key->tenant, kind))
@@ -210,6 +212,7 @@ remove_series(uint32 number)
 {
 	MhmSeries  *series = &mhm_series[number];
 	MhmMetric  *metric = &mhm_metrics[series->metric];
+	MhmTenantBucket *bucket = mhm_tenant_bucket(&series->tenant);
 	uint32	   *link = series_head(series->hash);
 
 	/* A process killed after this leaves the slot free to who recovers */
@@ -232,13 +235,14 @@ remove_series(uint32 number)
 	if (series->overflow)
 	{
 		mhm_region->used_overflow_series--;
-		mhm_tenant_bucket(&series->tenant)->overflow_total--;
+		bucket->overflow_total--;
 	}
 	else
 	{
 		mhm_region->used_series--;
-		mhm_tenant_bucket(&series->tenant)->total--;
+		bucket->total--;
 	}
+	bucket->quota.limit = bucket->overflow.limit = bucket->overflow_histograms.limit = 0;
 	series->next = mhm_region->free_series;
 	mhm_region->free_series = number;
 	if (--metric->series == 0 && !metric->described)
