@@ -26,7 +26,10 @@
  * instructions in between in the difference between the sum of the buckets
  * and the sum of the cells' counts, which are equal whenever no sample is
  * half-way.  Thus a sample is in all of count, sum, bucket, min and max, or
- * in none of them.  A gauge's value is one atomic word, written before the
+ * in none of them.  (Two processes killed within those two instructions, on
+ * one histogram, with different values: the difference tells how many buckets
+ * are missing, not which.  Then every total is right, but one of the two may
+ * be counted in the other's bucket.)  A gauge's value is one atomic word, written before the
  * intent: it is always exact, and at worst its statistics miss the sample.
  *
  * Retirement.  mhm_accumulate() compares the generation while it holds a

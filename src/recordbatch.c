@@ -3,10 +3,11 @@
  * recordbatch.c
  *	  record(): many samples in one call
  *
- * Owns the reading of a batch.  All samples are read, checked and given
- * their series before the first is counted, so that a mistake in one leaves
- * nothing of the batch; series that an aborted batch made have no samples
- * and are not shown to anybody.
+ * Owns the reading of a batch.  All samples are read and checked, then given
+ * their series, and only then is the first one counted, so that a mistake in
+ * one leaves nothing of the batch.  What shows only while series are made (two
+ * new metrics of which one is named like the other's samples) leaves a metric
+ * without samples, which is not shown to anybody.
  *
  *-------------------------------------------------------------------------
  */
