@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * accumulate.c
- *	  Adding one sample to a series, and reading what has been added.
+ *	  Adding one sample to a series.
  *
  * Owns the stripes, the cells and the atomics of series and histograms.
- * Called with a series' number and generation by everything that records,
- * and by everything that reads.  No function here allocates, raises an error
+ * Called with a series' number and generation by everything that records;
+ * totals.c reads what has been added.  No function here allocates, raises an error
  * or makes a system call, but for the one that waits.
  *
  * Stripes.  Every series has a cell (count and sum) in each stripe, and a
@@ -38,7 +38,7 @@
  * a stripe before that has finished by then, and what it added is seen, by
  * the acquire and release of the stripe; a process that takes it afterwards
  * sees the new generation and adds nothing.  A generation comes again after
- * 2^32 retirements of one slot.
+ * 2^31 retirements of one slot.
  *
  *-------------------------------------------------------------------------
  */
@@ -57,7 +57,6 @@
 #define SHORTEST_SLEEP_US		10
 #define LONGEST_SLEEP_US		10000
 #define STUCK_AFTER_US			(60 * 1000 * 1000L)
-#define READ_ATTEMPTS			8
 
 /* The sum over all stripes, of which there are at most 1024, stays finite */
 #define LARGEST_CELL_SUM		(DBL_MAX / 1024)
@@ -133,46 +132,15 @@ hold_stripe(void)
 	return hold_another_stripe();
 }
 
-/* For those who need this very stripe: readers and retirement */
-static void
-hold_this_stripe(uint32 number)
+/* For those who need this very stripe: readers, the flush and retirement */
+void
+mhm_stripe_hold(uint32 number)
 {
 	pg_atomic_flag *lock = &mhm_stripes[number].stripe.lock;
 	StripeWait	wait = {0};
 
 	while (!pg_atomic_test_set_flag(lock))
 		wait_for_stripe(&wait);
-}
-
-/* A release: what was written while holding is seen by the next holder */
-static inline void
-leave_stripe(uint32 number)
-{
-	pg_atomic_clear_flag(&mhm_stripes[number].stripe.lock);
-}
-
-/*
- * Lower (or raise) an extreme.  Idempotent; relaxed order is enough, since
- * the word is all there is to it.
- */
-static inline void
-extend_min(pg_atomic_uint64 *min, double value)
-{
-	uint64		seen = pg_atomic_read_u64(min);
-
-	while (value < mhm_float8_of_bits(seen))
-		if (pg_atomic_compare_exchange_u64(min, &seen, mhm_bits_of_float8(value)))
-			break;
-}
-
-static inline void
-extend_max(pg_atomic_uint64 *max, double value)
-{
-	uint64		seen = pg_atomic_read_u64(max);
-
-	while (value > mhm_float8_of_bits(seen))
-		if (pg_atomic_compare_exchange_u64(max, &seen, mhm_bits_of_float8(value)))
-			break;
 }
 
 /*
@@ -254,7 +222,7 @@ mhm_accumulate(const MhmTarget *target, MhmOperation operation, double value,
 
 	if (unlikely(pg_atomic_read_u32(&series->generation) != target->generation))
 	{
-		leave_stripe(number);
+		mhm_stripe_leave(number);
 		return false;
 	}
 
@@ -274,7 +242,7 @@ mhm_accumulate(const MhmTarget *target, MhmOperation operation, double value,
 	if (unlikely(!in_range))
 	{
 		discard_in(stripe, MHM_DISCARD_OUT_OF_RANGE, calls);
-		leave_stripe(number);
+		mhm_stripe_leave(number);
 		return true;
 	}
 
@@ -308,8 +276,8 @@ mhm_accumulate(const MhmTarget *target, MhmOperation operation, double value,
 	cell->sum = sum;
 	if (operation != MHM_INC)
 	{
-		extend_min(&series->min, value);
-		extend_max(&series->max, value);
+		mhm_extend_min(&series->min, value);
+		mhm_extend_max(&series->max, value);
 	}
 	if (unlikely(target->reason != MHM_DISCARD_NONE))
 		stripe->discarded[target->reason] = intent->discarded;
@@ -317,7 +285,7 @@ mhm_accumulate(const MhmTarget *target, MhmOperation operation, double value,
 	intent->phase = MHM_INTENT_NONE;
 
 	note_time(series, now);
-	leave_stripe(number);
+	mhm_stripe_leave(number);
 	return true;
 }
 
@@ -328,7 +296,7 @@ mhm_accumulate_discard(MhmDiscardReason reason, uint64 calls)
 	uint32		number = hold_stripe();
 
 	discard_in(&mhm_stripes[number].stripe, reason, calls);
-	leave_stripe(number);
+	mhm_stripe_leave(number);
 }
 
 /* Return after everybody who held a stripe when we were called has left it */
@@ -339,8 +307,8 @@ mhm_accumulate_quiesce(void)
 	pg_memory_barrier();
 	for (uint32 i = 0; i < mhm_region->geometry.stripes; i++)
 	{
-		hold_this_stripe(i);
-		leave_stripe(i);
+		mhm_stripe_hold(i);
+		mhm_stripe_leave(i);
 	}
 }
 
@@ -355,6 +323,10 @@ mhm_accumulate_clear(uint32 number)
 	pg_atomic_write_u64(&series->last, 0);
 	pg_atomic_write_u64(&series->min, mhm_bits_of_float8(INFINITY));
 	pg_atomic_write_u64(&series->max, mhm_bits_of_float8(-INFINITY));
+	pg_atomic_write_u64(&series->taken_min, mhm_bits_of_float8(INFINITY));
+	pg_atomic_write_u64(&series->taken_max, mhm_bits_of_float8(-INFINITY));
+	pg_atomic_write_u64(&series->lifetime_min, mhm_bits_of_float8(INFINITY));
+	pg_atomic_write_u64(&series->lifetime_max, mhm_bits_of_float8(-INFINITY));
 	series->flushed_count = 0;
 	series->flushed_sum = 0;
 	if (series->histogram != MHM_NONE)
@@ -366,80 +338,6 @@ mhm_accumulate_clear(uint32 number)
 			pg_atomic_write_u64(&body->counts[bucket], 0);
 			body->flushed[bucket] = 0;
 		}
-	}
-}
-
-/* Sum up the cells of a series; each is read whole, at a moment of its own */
-static void
-read_cells(uint32 series, uint64 *count, double *sum)
-{
-	*count = 0;
-	*sum = 0;
-	for (uint32 i = 0; i < mhm_region->geometry.stripes; i++)
-	{
-		MhmCell    *cell = mhm_cell(i, series);
-
-		hold_this_stripe(i);
-		*count += cell->count;
-		*sum += cell->sum;
-		leave_stripe(i);
-	}
-}
-
-/*
- * Read the totals of a series, and with counts the buckets of a histogram.
- *
- * A bucket and its cell change together within one holding of a stripe.  So
- * when no cell changed between two readings of all cells (their counts only
- * grow), the buckets read in between belong to exactly those cells.  Under a
- * load that never leaves such a gap the last attempt stands: then count is
- * still the sum of the buckets that are returned, and sum may lead or lag by
- * the samples of the microsecond of reading.
- */
-void
-mhm_accumulate_read(uint32 number, MhmTotals *totals, uint64 *counts)
-{
-	MhmSeries  *series = &mhm_series[number];
-
-	read_cells(number, &totals->count, &totals->sum);
-	if (series->histogram != MHM_NONE && counts != NULL)
-	{
-		MhmHistogramBody *body = &mhm_histograms[series->histogram];
-
-		for (int attempt = 0; attempt < READ_ATTEMPTS; attempt++)
-		{
-			uint64		before = totals->count;
-			uint64		in_buckets = 0;
-
-			for (int bucket = 0; bucket < MHM_COUNTS; bucket++)
-			{
-				counts[bucket] = pg_atomic_read_u64(&body->counts[bucket]);
-				in_buckets += counts[bucket];
-			}
-			read_cells(number, &totals->count, &totals->sum);
-			if (totals->count == before)
-				break;
-			if (attempt == READ_ATTEMPTS - 1)
-				totals->count = in_buckets;
-		}
-	}
-
-	totals->last = mhm_float8_of_bits(pg_atomic_read_u64(&series->last));
-	totals->min = mhm_float8_of_bits(pg_atomic_read_u64(&series->min));
-	totals->max = mhm_float8_of_bits(pg_atomic_read_u64(&series->max));
-	totals->updated_at = (TimestampTz) pg_atomic_read_u64(&series->updated_at);
-}
-
-void
-mhm_accumulate_read_discarded(uint64 discarded[MHM_DISCARD_REASONS])
-{
-	memset(discarded, 0, sizeof(uint64) * MHM_DISCARD_REASONS);
-	for (uint32 i = 0; i < mhm_region->geometry.stripes; i++)
-	{
-		hold_this_stripe(i);
-		for (int reason = 0; reason < MHM_DISCARD_REASONS; reason++)
-			discarded[reason] += mhm_stripes[i].stripe.discarded[reason];
-		leave_stripe(i);
 	}
 }
 
@@ -503,8 +401,8 @@ mhm_accumulate_redo(void)
 		cell->sum = intent->sum;
 		if (series->kind != MHM_COUNTER)
 		{
-			extend_min(&series->min, intent->value);
-			extend_max(&series->max, intent->value);
+			mhm_extend_min(&series->min, intent->value);
+			mhm_extend_max(&series->max, intent->value);
 		}
 		if (intent->reason != MHM_DISCARD_NONE)
 			stripe->discarded[intent->reason] = intent->discarded;
@@ -516,6 +414,17 @@ mhm_accumulate_redo(void)
 		redo_bucket(&mhm_stripes[i].stripe.intent, false);
 	for (uint32 i = 0; i < stripes; i++)
 		pg_atomic_init_flag(&mhm_stripes[i].stripe.lock);
+}
+
+static bool
+extremes_are_numbers(MhmSeries *series)
+{
+	return !isnan(mhm_float8_of_bits(pg_atomic_read_u64(&series->min))) &&
+		!isnan(mhm_float8_of_bits(pg_atomic_read_u64(&series->max))) &&
+		!isnan(mhm_float8_of_bits(pg_atomic_read_u64(&series->taken_min))) &&
+		!isnan(mhm_float8_of_bits(pg_atomic_read_u64(&series->taken_max))) &&
+		!isnan(mhm_float8_of_bits(pg_atomic_read_u64(&series->lifetime_min))) &&
+		!isnan(mhm_float8_of_bits(pg_atomic_read_u64(&series->lifetime_max)));
 }
 
 /*
@@ -533,7 +442,9 @@ mhm_accumulate_contradiction(uint32 number)
 	mhm_accumulate_read(number, &totals, counts);
 	if (!isfinite(totals.sum) || !isfinite(totals.last))
 		return "a sum is not a finite number";
-	if (isnan(totals.min) || isnan(totals.max))
+	if (!isfinite(series->flushed_sum))
+		return "a sum is not a finite number";
+	if (!extremes_are_numbers(series))
 		return "a minimum or a maximum is not a number";
 	if (!IS_VALID_TIMESTAMP(totals.updated_at))
 		return "a time is out of range";
@@ -542,10 +453,16 @@ mhm_accumulate_contradiction(uint32 number)
 	if (series->kind != MHM_COUNTER && totals.count > 0 &&
 		!(isfinite(totals.min) && isfinite(totals.max) && totals.min <= totals.max))
 		return "a minimum and a maximum contradict each other";
+	if (series->flushed_count > totals.count)
+		return "more is stored of a series than it has";
 	if (series->histogram == MHM_NONE)
 		return NULL;
 	for (int bucket = 0; bucket < MHM_COUNTS; bucket++)
+	{
+		if (mhm_histograms[series->histogram].flushed[bucket] > counts[bucket])
+			return "more is stored of a histogram than it has";
 		in_buckets += counts[bucket];
+	}
 	if (in_buckets != totals.count)
 		return "a histogram's buckets do not add up to its count";
 	return NULL;

@@ -11,7 +11,9 @@
 #ifndef MHM_COMPAT_H
 #define MHM_COMPAT_H
 
+#include "pgstat.h"
 #include "storage/proc.h"
+#include "utils/backend_status.h"
 
 #if PG_VERSION_NUM >= 170000
 #include "storage/procnumber.h"
@@ -28,6 +30,29 @@ mhm_process_number_compat(void)
 #else
 	return MyProc != NULL ? MyProc->pgprocno : -1;
 #endif
+}
+
+/* How many client sessions there are, in any database */
+static inline int
+mhm_client_backends_compat(void)
+{
+	int			clients = 0;
+	int			all;
+
+	pgstat_clear_backend_activity_snapshot();
+	all = pgstat_fetch_stat_numbackends();
+	for (int i = 1; i <= all; i++)
+	{
+#if PG_VERSION_NUM >= 160000
+		LocalPgBackendStatus *entry = pgstat_get_local_beentry_by_index(i);
+#else
+		LocalPgBackendStatus *entry = pgstat_fetch_stat_local_beentry(i);
+#endif
+
+		if (entry != NULL && entry->backendStatus.st_backendType == B_BACKEND)
+			clients++;
+	}
+	return clients;
 }
 
 /* PostgreSQL 18 lets a module say its name and version to pg_get_loaded_modules() */

@@ -12,12 +12,18 @@
  *	  transaction.c				... or at the commit
  *	  collect.c					all of it copied out
  *	  snapshot.c, prometheus.c	... and shown
+ *	  worker.c					what changed since the last flush is stored:
+ *	  flushcollect.c			... taken
+ *	  flushjournal.c			... noted, to be stored exactly once
+ *	  flushstore.c				... written to the tables
  *
  * Underneath lies the shared region: region.c makes it and finds it again,
  * regionfile.c keeps it while the server is stopped, regionlayout.c says where
  * things are in it, regionrecover.c checks and repairs it, stringstore.c keeps
  * its strings.  labels.c has the rules for names, require.c those for who may
- * call, settings.c the settings; histogram*.c are the SQL type histogram.
+ * call, quota.c how many series a tenant may have, workerstate.c has flush()
+ * and what is shown of the worker, workerdatabase.c where it connects,
+ * settings.c the settings; histogram*.c are the SQL type histogram.
  *
  * This file owns the module's entry point only.
  *
@@ -32,6 +38,7 @@
 #include "settings.h"
 #include "storage/ipc.h"
 #include "transaction.h"
+#include "workerstate.h"
 
 MHM_MODULE_MAGIC;
 
@@ -46,6 +53,7 @@ request_shared_memory(void)
 	if (previous_shmem_request_hook)
 		previous_shmem_request_hook();
 	mhm_region_request();
+	mhm_worker_request_memory();
 }
 
 static void
@@ -54,6 +62,7 @@ start_shared_memory(void)
 	if (previous_shmem_startup_hook)
 		previous_shmem_startup_hook();
 	mhm_region_startup();
+	mhm_worker_attach_memory();
 }
 
 void
@@ -68,4 +77,5 @@ _PG_init(void)
 	shmem_request_hook = request_shared_memory;
 	previous_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = start_shared_memory;
+	mhm_worker_register();
 }

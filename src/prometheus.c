@@ -30,8 +30,13 @@
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/uuid.h"
+#include "workerstate.h"
 
 PG_FUNCTION_INFO_V1(mhm_prometheus);
+
+/* From 1970 to 2000, in microseconds */
+#define UNIX_EPOCH_BEFORE_OURS \
+	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
 
 #define WINDOW_OCTAVES		(MHM_HISTOGRAM_BUCKETS / MHM_BUCKETS_PER_OCTAVE)
 #define BYTES_PER_SERIES	160 /* a guess to begin with */
@@ -300,6 +305,39 @@ append_health_value(StringInfo out, const char *name, const char *help, double v
 	appendStringInfoChar(out, '\n');
 }
 
+static void
+append_health_counter(StringInfo out, const char *name, const char *help, uint64 value)
+{
+	append_header(out, name, help, NULL, "counter");
+	append_string(out, name);
+	appendStringInfoChar(out, ' ');
+	append_uint64(out, value);
+	appendStringInfoChar(out, '\n');
+}
+
+/* How the flushes are doing */
+static void
+append_worker(StringInfo out)
+{
+	MhmWorkerReport worker;
+
+	mhm_worker_report(&worker);
+	append_health_counter(out, "meshhook_metrics_flushes_total",
+						  "Flushes that were stored.", worker.tick);
+	append_health_counter(out, "meshhook_metrics_flush_errors_total",
+						  "Attempts to store something that failed, since the server started.",
+						  worker.errors);
+	append_health_value(out, "meshhook_metrics_flush_worker_up",
+						"Whether the flush worker is running.", worker.pid != 0);
+	if (worker.last_flush_at == 0)
+		return;
+	append_health_value(out, "meshhook_metrics_last_flush_duration_seconds",
+						"How long the last flush took.", worker.last_flush_ms / 1000);
+	append_health_value(out, "meshhook_metrics_last_flush_timestamp_seconds",
+						"When storage last held everything that was recorded.",
+						(double) (worker.last_flush_at + UNIX_EPOCH_BEFORE_OURS) / USECS_PER_SEC);
+}
+
 /* How the extension itself is doing */
 static void
 append_health(StringInfo out)
@@ -328,6 +366,7 @@ append_health(StringInfo out)
 						"Series that shared memory has room for.", health.series_max);
 	append_health_value(out, "meshhook_metrics_shared_memory_bytes",
 						"Size of the shared memory that holds the series.", health.bytes);
+	append_worker(out);
 }
 
 Datum

@@ -25,7 +25,7 @@
 #include "utils/uuid.h"
 
 #define MHM_REGION_MAGIC			UINT64CONST(0x4E4F494745524D48) /* "HMREGION" */
-#define MHM_LAYOUT_VERSION			1
+#define MHM_LAYOUT_VERSION			2
 
 #define MHM_NONE					PG_UINT32_MAX	/* no index */
 #define MHM_CHUNK_PAYLOAD			28
@@ -97,19 +97,22 @@ typedef struct MhmSeries
 	MhmString	labels;			/* see labels.h for the encoding */
 	uint32		next;			/* in its hash chain, or in the free list */
 	uint32		histogram;		/* its body, or MHM_NONE */
-	pg_atomic_uint32 generation;	/* changes when the slot is retired */
+	pg_atomic_uint32 generation;	/* odd while retiring, another one afterwards */
 	uint8		kind;
 	uint8		live;
 	uint8		overflow;		/* the overflow series of its metric and tenant */
 	pg_atomic_uint64 updated_at;	/* TimestampTz, to the second */
-	uint64		reserved_key;
+	uint64		flushed_count;	/* what storage holds already; the flush
+								 * worker's own, like flushed_sum */
 
 	pg_atomic_uint64 last;		/* float8: a gauge's value */
-	pg_atomic_uint64 min;		/* float8: gauges and histograms */
-	pg_atomic_uint64 max;
-	uint64		flushed_count;	/* what storage holds already; the flushing */
-	double		flushed_sum;	/* process's own */
-	uint64		reserved[3];
+	pg_atomic_uint64 min;		/* float8: gauges and histograms; infinite */
+	pg_atomic_uint64 max;		/* when nothing came since the last flush */
+	double		flushed_sum;
+	pg_atomic_uint64 taken_min; /* of the flush under way, else infinite */
+	pg_atomic_uint64 taken_max;
+	pg_atomic_uint64 lifetime_min;	/* of all that was taken */
+	pg_atomic_uint64 lifetime_max;
 } MhmSeries;
 
 /* States of MhmSeries.live */
@@ -215,6 +218,15 @@ typedef struct MhmRegion
 	uint64		region_id;		/* random */
 	uint64		hash_seed;		/* random, and never leaves the server */
 	uint64		incarnation;	/* which of two objects is the newer one */
+
+	/*
+	 * The flush worker's own: the last flush that is known to be stored, and the
+	 * one that was about to be (flushjournal.c has what it stores; 0: none).
+	 */
+	uint64		flushed_tick;
+	uint64		pending_tick;
+	uint64		pending_region_id;	/* under which storage knows it */
+	uint32		pending_moved;	/* series have other numbers since */
 	MhmGeometry geometry;
 
 	/* Derived from the parts when a process attaches, and kept up to date */

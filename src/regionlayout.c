@@ -133,11 +133,15 @@ mhm_region_format(MhmRegion *region, const MhmGeometry *geometry)
 		pg_atomic_init_flag(&mhm_stripes[i].stripe.lock);
 	for (uint32 i = 0; i < geometry->series_slots; i++)
 	{
-		pg_atomic_init_u32(&mhm_series[i].generation, 1);
+		pg_atomic_init_u32(&mhm_series[i].generation, 2);
 		pg_atomic_init_u64(&mhm_series[i].updated_at, 0);
 		pg_atomic_init_u64(&mhm_series[i].last, 0);
 		pg_atomic_init_u64(&mhm_series[i].min, 0);
 		pg_atomic_init_u64(&mhm_series[i].max, 0);
+		pg_atomic_init_u64(&mhm_series[i].taken_min, 0);
+		pg_atomic_init_u64(&mhm_series[i].taken_max, 0);
+		pg_atomic_init_u64(&mhm_series[i].lifetime_min, 0);
+		pg_atomic_init_u64(&mhm_series[i].lifetime_max, 0);
 	}
 	for (uint32 i = 0; i < geometry->histogram_slots; i++)
 		for (int bucket = 0; bucket < MHM_COUNTS; bucket++)

@@ -222,8 +222,12 @@ derive_series_chains(void)
 		uint32	   *head;
 
 		if (!series->live)
+		{
+			mhm_series_settle_generation(series);
 			continue;
+		}
 		series->live = MHM_SERIES_LIVE;
+		mhm_series_settle_generation(series);
 		head = &mhm_series_heads[series->hash & (g->series_heads - 1)];
 		series->next = *head;
 		*head = i;
@@ -297,6 +301,18 @@ mhm_region_recover(void)
 	return problem;
 }
 
+/* What a flush has taken stays taken, until it is known whether it was stored */
+static void
+import_extremes(MhmSeries *series, const MhmSeries *raw)
+{
+	series->min = raw->min;
+	series->max = raw->max;
+	series->taken_min = raw->taken_min;
+	series->taken_max = raw->taken_max;
+	series->lifetime_min = raw->lifetime_min;
+	series->lifetime_max = raw->lifetime_max;
+}
+
 /* Bring one series over, with all that was recorded in it */
 static void
 import_series(const MhmCollectedSeries *from, const MhmSeries *raw,
@@ -319,8 +335,7 @@ import_series(const MhmCollectedSeries *from, const MhmSeries *raw,
 	mhm_cell(0, number)->count = from->totals.count;
 	mhm_cell(0, number)->sum = from->totals.sum;
 	pg_atomic_write_u64(&series->last, mhm_bits_of_float8(from->totals.last));
-	pg_atomic_write_u64(&series->min, mhm_bits_of_float8(from->totals.min));
-	pg_atomic_write_u64(&series->max, mhm_bits_of_float8(from->totals.max));
+	import_extremes(series, raw);
 	pg_atomic_write_u64(&series->updated_at, (uint64) from->totals.updated_at);
 	series->flushed_count = raw->flushed_count;
 	series->flushed_sum = raw->flushed_sum;
@@ -386,4 +401,8 @@ mhm_region_import(MhmRegion *source, MhmRegion *target)
 	}
 	for (int reason = 0; reason < MHM_DISCARD_REASONS; reason++)
 		mhm_stripes[0].stripe.discarded[reason] = discarded[reason];
+	target->flushed_tick = source->flushed_tick;
+	target->pending_tick = source->pending_tick;
+	target->pending_region_id = source->pending_region_id;
+	target->pending_moved = true;
 }

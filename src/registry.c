@@ -17,7 +17,7 @@
 #include "postgres.h"
 
 #include "registry.h"
-#include "settings.h"
+#include "quota.h"
 #include "stringstore.h"
 #include "utils/timestamp.h"
 
@@ -165,7 +165,7 @@ known_without_room(const pg_uuid_t *tenant, MhmKind kind)
 {
 	MhmTenantBucket *bucket = mhm_tenant_bucket(tenant);
 
-	return known_at_limit(&bucket->quota, tenant, (uint32) mhm_max_series_per_tenant) &&
+	return known_at_limit(&bucket->quota, tenant, mhm_quota_of(tenant)) &&
 		(known_at_limit(&bucket->overflow, tenant, overflow_share(false)) ||
 		 (kind == MHM_HISTOGRAM &&
 		  known_at_limit(&bucket->overflow_histograms, tenant, overflow_share(true))));
@@ -194,7 +194,7 @@ find_locked(const MhmKey *key, MhmKind kind, MhmFindResult *result,
 
 	/* Spare the others the exclusive lock for those who are over a limit */
 	if (metric != MHM_NONE &&
-		known_at_limit(&bucket->quota, key->tenant, (uint32) mhm_max_series_per_tenant) &&
+		known_at_limit(&bucket->quota, key->tenant, mhm_quota_of(key->tenant)) &&
 		find_series(key, metric, true, MHM_DISCARD_TENANT_LIMIT, target))
 		return true;
 	if (known_without_room(key->tenant, kind))
@@ -218,6 +218,7 @@ remove_series(uint32 number)
 	/* A process killed after this leaves the slot free to who recovers */
 	series->live = MHM_SERIES_FREE;
 	pg_write_barrier();
+	mhm_series_settle_generation(series);
 
 	while (*link != number)
 		link = &mhm_series[*link].next;
@@ -259,7 +260,11 @@ is_flushed(uint32 number)
 	return totals.count == mhm_series[number].flushed_count;
 }
 
-/* Turn recorders away from a series; they look it up again, and wait for us */
+/*
+ * A generation is odd while the series retires: then recorders are turned
+ * away, look it up again and wait for us.  One that stays after all has the
+ * generation that it had, by which the flush worker knows it.
+ */
 static void
 begin_retiring(MhmSeries *series)
 {
@@ -267,9 +272,21 @@ begin_retiring(MhmSeries *series)
 	pg_atomic_fetch_add_u32(&series->generation, 1);
 }
 
+/* The retirement of a series has ended, one way or the other, or was cut short */
+void
+mhm_series_settle_generation(MhmSeries *series)
+{
+	if (pg_atomic_read_u32(&series->generation) % 2 == 0)
+		return;
+	if (series->live == MHM_SERIES_FREE)
+		pg_atomic_fetch_add_u32(&series->generation, 1);
+	else
+		pg_atomic_fetch_sub_u32(&series->generation, 1);
+}
+
 /*
  * Remove the series that retire; with unflushed, those too whose samples
- * storage has not got.  Others stay, under their new generation.
+ * storage has not got.  Others stay.
  */
 static uint32
 finish_retiring(bool unflushed)
@@ -287,7 +304,10 @@ finish_retiring(bool unflushed)
 			removed++;
 		}
 		else
+		{
 			mhm_series[i].live = MHM_SERIES_LIVE;
+			mhm_series_settle_generation(&mhm_series[i]);
+		}
 	}
 	if (removed > 0)
 		pg_atomic_fetch_add_u32(&mhm_region->room_epoch, 1);
@@ -330,7 +350,7 @@ no_room_because(const MhmKey *key, MhmKind kind)
 	const MhmGeometry *g = &mhm_region->geometry;
 
 	if (at_limit(&bucket->quota, key->tenant, bucket->total,
-				 (uint32) mhm_max_series_per_tenant, false, false))
+				 mhm_quota_of(key->tenant), false, false))
 		return MHM_DISCARD_TENANT_LIMIT;
 	if (mhm_region->used_series >= g->max_series)
 		return MHM_DISCARD_SERIES_LIMIT;
@@ -495,6 +515,18 @@ mhm_registry_find(const MhmKey *key, MhmKind kind, MhmTarget *target,
 		result = create_locked(key, kind, target, conflict);
 	LWLockRelease(mhm_registry_lock);
 	return result;
+}
+
+/* The series of a key, or MHM_NONE.  The caller holds the registry lock. */
+uint32
+mhm_registry_locate(const MhmKey *key, bool overflow)
+{
+	uint32		metric = mhm_metric_find(key->metric, key->metric_length);
+	MhmTarget	target;
+
+	if (metric == MHM_NONE || !find_series(key, metric, overflow, MHM_DISCARD_NONE, &target))
+		return MHM_NONE;
+	return target.series;
 }
 
 /*

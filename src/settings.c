@@ -24,6 +24,7 @@ char	   *mhm_database = NULL;
 int			mhm_max_series = 10000;
 int			mhm_max_histograms = 2000;
 int			mhm_max_series_per_tenant = 2000;
+int			mhm_flush_interval = 5000;
 bool		mhm_enabled = true;
 bool		mhm_on_commit = false;
 
@@ -116,7 +117,7 @@ mhm_settings_define(bool preloading)
 	if (preloading)
 	{
 		DefineCustomStringVariable("meshhook_metrics.database",
-								   "The database whose users record and read metrics.",
+								   "The database whose users record and read metrics, and that stores them.",
 								   "In other databases only superusers may.",
 								   &mhm_database,
 								   "postgres",
@@ -139,6 +140,12 @@ mhm_settings_define(bool preloading)
 								&mhm_max_series_per_tenant,
 								2000, 1, INT_MAX,
 								PGC_SIGHUP, 0, NULL, NULL, NULL);
+		DefineCustomIntVariable("meshhook_metrics.flush_interval",
+								"How often what was recorded is written to the storage tables.",
+								"What an operating system crash costs is bounded by this.",
+								&mhm_flush_interval,
+								5000, 1000, 60000,
+								PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 		DefineCustomBoolVariable("meshhook_metrics.enabled",
 								 "Whether the recording functions record.",
 								 "While off they return at once and look at none of their arguments.",

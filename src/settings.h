@@ -14,6 +14,7 @@ extern char *mhm_database;
 extern int	mhm_max_series;
 extern int	mhm_max_histograms;
 extern int	mhm_max_series_per_tenant;
+extern int	mhm_flush_interval; /* milliseconds */
 extern bool mhm_enabled;
 extern bool mhm_on_commit;
 

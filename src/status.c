@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xlog.h"
 #include "accumulate.h"
 #include "catalog/namespace.h"
 #include "fmgr.h"
@@ -22,6 +23,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
+#include "workerstate.h"
 
 PG_FUNCTION_INFO_V1(mhm_status);
 
@@ -85,9 +87,8 @@ mhm_health_read(MhmHealth *health)
 	mhm_accumulate_read_discarded(health->discarded);
 }
 
-/* Have the migrations been applied in this database? */
-static bool
-storage_installed(void)
+bool
+mhm_storage_installed(void)
 {
 	Oid			schema = get_namespace_oid("meshhook_metrics", true);
 
@@ -107,6 +108,41 @@ discarded_jsonb(const uint64 *discarded)
 	return DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data));
 }
 
+/* What is wrong now, worst first; NULL when nothing is */
+static const char *
+current_problem(const MhmWorkerReport *worker)
+{
+	if (mhm_region_complaint() != NULL)
+		return mhm_region_complaint();
+	if (worker->last_error[0] != '\0')
+		return worker->last_error;
+	if (worker->pid == 0 && !RecoveryInProgress())
+		return "the flush worker is not running";
+	return NULL;
+}
+
+static void
+show_worker(Datum *values, bool *nulls)
+{
+	static MhmWorkerReport worker;
+	const char *problem;
+
+	mhm_worker_report(&worker);
+	values[STATUS_WORKER_PID] = Int32GetDatum(worker.pid);
+	nulls[STATUS_WORKER_PID] = (worker.pid == 0);
+	values[STATUS_LAST_FLUSH_AT] = TimestampTzGetDatum(worker.last_flush_at);
+	values[STATUS_LAST_FLUSH_MS] = Float8GetDatum(worker.last_flush_ms);
+	nulls[STATUS_LAST_FLUSH_AT] = nulls[STATUS_LAST_FLUSH_MS] = (worker.last_flush_at == 0);
+	values[STATUS_TICK] = Int64GetDatum((int64) worker.tick);
+	nulls[STATUS_TICK] = (worker.tick == 0);
+	values[STATUS_FLUSH_ERRORS] = Int64GetDatum((int64) worker.errors);
+	nulls[STATUS_FLUSH_ERRORS] = false;
+	problem = current_problem(&worker);
+	if (problem != NULL)
+		values[STATUS_LAST_ERROR] = CStringGetTextDatum(problem);
+	nulls[STATUS_LAST_ERROR] = (problem == NULL);
+}
+
 Datum
 mhm_status(PG_FUNCTION_ARGS)
 {
@@ -124,7 +160,7 @@ mhm_status(PG_FUNCTION_ARGS)
 	memset(nulls, true, sizeof(nulls));
 	values[STATUS_PRELOADED] = BoolGetDatum(mhm_region != NULL);
 	nulls[STATUS_PRELOADED] = false;
-	values[STATUS_STORAGE_INSTALLED] = BoolGetDatum(storage_installed());
+	values[STATUS_STORAGE_INSTALLED] = BoolGetDatum(mhm_storage_installed());
 	nulls[STATUS_STORAGE_INSTALLED] = false;
 	if (mhm_region != NULL)
 	{
@@ -140,11 +176,7 @@ mhm_status(PG_FUNCTION_ARGS)
 		for (int i = STATUS_SERIES_USED; i <= STATUS_SHARED_MEMORY_BYTES; i++)
 			nulls[i] = false;
 		nulls[STATUS_DISCARDED] = false;
-		if (mhm_region_complaint() != NULL)
-		{
-			values[STATUS_LAST_ERROR] = CStringGetTextDatum(mhm_region_complaint());
-			nulls[STATUS_LAST_ERROR] = false;
-		}
+		show_worker(values, nulls);
 	}
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(tuple_desc, values, nulls)));
 }

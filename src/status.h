@@ -21,6 +21,9 @@ typedef struct MhmHealth
 } MhmHealth;
 
 extern void mhm_health_read(MhmHealth *health);
+/* Have the migrations been applied in this database? */
+extern bool mhm_storage_installed(void);
+
 extern const char *mhm_discard_reason_name(MhmDiscardReason reason);
 
 #endif							/* MHM_STATUS_H */

@@ -27,8 +27,8 @@ missing_packages()
 		# postgresql depends on the release's own major version
 		major=$(apt-cache depends postgresql 2>/dev/null |
 			sed -n 's/^ *Depends: postgresql-\([0-9][0-9]*\)$/\1/p')
-		printf '%s\n' "postgresql${major:+-$major}" "postgresql-server-dev-${major:-all}" libpq-dev \
-			"postgresql-${major:-NN}-pgtap"
+		printf '%s\n' "postgresql${major:+-$major}" "postgresql-server-dev-${major:-all}" libpq-dev
+		printf '%s\n' pgtap wal2json cron | sed "s/^/postgresql-${major:-NN}-/"
 		return
 	fi
 	major=$("$PG_CONFIG" --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
@@ -38,6 +38,11 @@ missing_packages()
 		echo "postgresql-server-dev-$major"
 	case " $SUITES " in *" pgtap "*)
 		[ -f "$("$PG_CONFIG" --sharedir)/extension/pgtap.control" ] || echo "postgresql-$major-pgtap"
+		;;
+	esac
+	case " $SUITES " in *" tap "* | *" long "*)
+		[ -f "$("$PG_CONFIG" --pkglibdir)/wal2json.so" ] || echo "postgresql-$major-wal2json"
+		[ -f "$("$PG_CONFIG" --sharedir)/extension/pg_cron.control" ] || echo "postgresql-$major-cron"
 		;;
 	esac
 }

@@ -98,8 +98,41 @@ build()
 		module=${module%/Makefile}
 		quiet_make "$MHM_TMP/${module##*/}.log" -C "$module" PG_CONFIG="$MIRROR_CONFIG" install || return 1
 	done
+	case " $SUITES " in *" tap "* | *" long "*) build_old || return 1 ;; esac
 	# The suites use the installed extension, not what a test could build
 	PG_CONFIG=$MIRROR_CONFIG
+}
+
+# The pg_config of the earliest PostgreSQL from 15 on that is installed beside
+# the one of PG_CONFIG, as Debian does it, and older; or nothing
+earlier_pg_config()
+{
+	local bindir candidate major ours
+
+	bindir=$("$PG_CONFIG" --bindir)
+	ours=$("$PG_CONFIG" --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
+	for candidate in "${bindir%/*/bin}"/*/bin/pg_config; do
+		major=$("$candidate" --version 2>/dev/null | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p') || continue
+		[ -n "$major" ] && [ "$major" -ge 15 ] && [ "$major" -lt "$ours" ] || continue
+		[ -x "${candidate%/*}/initdb" ] && [ -x "${candidate%/*}/postgres" ] &&
+			[ -f "$("$candidate" --includedir-server)/postgres.h" ] && [ -f "$("$candidate" --pgxs)" ] || continue
+		echo "$major $candidate"
+	done | sort -n | sed -n '1s/^[0-9]* //p'
+}
+
+# What pg_upgrade is tested with: the extension built for an earlier PostgreSQL,
+# in a mirror whose pg_config is MHM_OLD_PG_CONFIG
+build_old()
+{
+	local earlier
+
+	earlier=$(earlier_pg_config)
+	[ -n "$earlier" ] || return 0
+	MHM_OLD_PG_CONFIG=$(PG_CONFIG=$earlier mirror_installation "$MHM_TMP/old") || return 1
+	export MHM_OLD_PG_CONFIG
+	cp -a "$MHM_TMP/src" "$MHM_TMP/old-src"
+	"$MAKE" -s -C "$MHM_TMP/old-src" PG_CONFIG="$MHM_OLD_PG_CONFIG" clean >/dev/null &&
+		quiet_make "$MHM_TMP/old.log" -C "$MHM_TMP/old-src" PG_CONFIG="$MHM_OLD_PG_CONFIG" with_llvm=no install
 }
 
 # nothing_in FOLDER PATTERN: a suite without tests is one failure

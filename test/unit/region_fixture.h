@@ -30,9 +30,11 @@
 #include "../../src/stringstore.c"
 #include "../../src/labels.c"
 #include "../../src/accumulate.c"
+#include "../../src/totals.c"
 #define replace_text	replace_metric_text /* also a function of the backend */
 #include "../../src/metrics.c"
 #undef replace_text
+#include "../../src/quota.c"
 #include "../../src/registry.c"
 #include "../../src/collect.c"
 #include "../../src/regionrecover.c"

@@ -8,7 +8,10 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use Cwd ();
 use Fcntl ':seek';
+use File::Basename qw(dirname);
+use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -19,6 +22,8 @@ our @EXPORT = qw(
   region_objects remember_region kill_server
   totals everything exposition counter discarded
   same_ok consistent_ok log_mark log_since await
+  install_storage supabase_roles as_tenant
+  flush await_status stored_total worker_pid
 );
 
 # What a test may compare before and after: every series with all it holds
@@ -32,11 +37,13 @@ SQL
 my @nodes;
 my %objects;
 
-# A cluster that is initialized but not started
+# A cluster that is initialized but not started. Options are those of init(),
+# and install_path, of another PostgreSQL.
 sub new_plain_cluster
 {
 	my ($name, %init) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $path = delete $init{install_path};
+	my $node = PostgreSQL::Test::Cluster->new($name, defined $path ? (install_path => $path) : ());
 
 	$node->init(extra => [ '--no-locale', '--encoding=UTF8' ], %init);
 	$node->append_conf('postgresql.conf', <<'CONF');
@@ -207,6 +214,177 @@ sub counter
 	my ($node, $metric) = @_;
 
 	return (split /\|/, totals($node, $metric))[1];
+}
+
+# The checkout's migrations in the order in which they are applied. Tests run
+# from the root of a copy of the checkout.
+sub migrations
+{
+	my @files;
+
+	for my $root (Cwd::getcwd(), dirname(Cwd::abs_path(__FILE__)) . '/../../..')
+	{
+		@files = sort glob "$root/migrations/*.sql";
+		return @files if @files;
+	}
+	die 'there are no migrations, neither in the current directory nor beside test/t';
+}
+
+# Apply the migrations as a person does with psql. Options: database; role, who
+# then owns the extension and the storage.
+sub install_storage
+{
+	my ($node, %options) = @_;
+	my $database = $options{database} // 'postgres';
+	my $role = $options{role};
+	my @as = defined $role ? ('-U', $role) : ();
+
+	# An extension of somebody else's has a schema that the role cannot use
+	$node->safe_psql($database, <<"SQL") if defined $role;
+do \$\$
+begin
+	if exists (
+		select
+		from pg_extension
+		where extname = 'meshhook_metrics'
+			and extowner <> '$role'::regrole
+	) then
+		drop extension meshhook_metrics;
+	end if;
+end
+\$\$
+SQL
+	$node->safe_psql($database, 'set client_min_messages = warning; create extension if not exists meshhook_metrics',
+		extra_params => \@as);
+	for my $file (migrations())
+	{
+		my ($out, $error) = ('', '');
+
+		IPC::Run::run([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr($database), @as, '-f', $file ],
+			'<', \undef, '>', \$out, '2>', \$error)
+		  or die "could not apply \"$file\":\n$error";
+	}
+	return;
+}
+
+# The roles of a Supabase project, its publication, and auth.uid(). The one
+# who on Supabase is "postgres", no superuser but owner of the database, is
+# owner_role here, as "postgres" is the superuser of a test's cluster.
+sub supabase_roles
+{
+	my ($node) = @_;
+
+	$node->safe_psql('postgres', <<'SQL');
+create role supabase_admin superuser login;
+create role owner_role login createdb createrole replication bypassrls;
+create role anon nologin;
+create role authenticated nologin;
+create role service_role nologin bypassrls;
+create role authenticator login noinherit;
+grant anon, authenticated, service_role to authenticator;
+grant anon, authenticated, service_role to owner_role with admin option;
+alter database postgres owner to owner_role;
+create publication supabase_realtime;
+alter publication supabase_realtime owner to owner_role;
+create schema auth;
+create function auth.uid()
+returns uuid
+language sql
+stable
+set search_path = ''
+as $$ select (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid $$;
+grant usage on schema auth to anon, authenticated, service_role, owner_role;
+SQL
+	return;
+}
+
+# What a role of the API gets for SQL, as PostgREST would run it: the result,
+# or the error with its SQLSTATE. The tenant is a UUID, a list of them, or
+# undef for a request without claims. Options: database.
+sub as_tenant
+{
+	my ($node, $role, $tenant, $sql, %options) = @_;
+	my $claims = '';
+
+	if (defined $tenant)
+	{
+		my $ids = join ', ', map { qq("$_") } ref $tenant ? @$tenant : $tenant;
+
+		$claims = qq({"role": "$role", "app_metadata": {"tenant_ids": [$ids]}});
+	}
+	my ($code, $out, $error) = $node->psql($options{database} // 'postgres', <<"SQL",
+set role $role;
+set request.jwt.claims = '$claims';
+$sql
+SQL
+		extra_params => [ '-U', 'authenticator', '-v', 'VERBOSITY=verbose' ]);
+	return $code == 0 ? $out : $error;
+}
+
+# Have everything that was recorded until now written: the tick that did it
+sub flush
+{
+	my ($node, $database) = @_;
+
+	return $node->safe_psql($database // 'postgres', 'select meshhook_metrics.flush()');
+}
+
+# Wait until status() meets a condition in SQL over its columns
+sub await_status
+{
+	my ($node, $condition, $database) = @_;
+
+	$node->poll_query_until($database // 'postgres', "select coalesce(($condition), false) from meshhook_metrics.status()")
+	  or die "timed out waiting for status() to say: $condition";
+	return;
+}
+
+# The worker's process, once there is one
+sub worker_pid
+{
+	my ($node) = @_;
+	my $pid = '';
+
+	await(
+		sub {
+			$pid = $node->safe_psql('postgres',
+				q{select pid from pg_stat_activity where backend_type = 'meshhook_metrics worker'});
+			return $pid ne '';
+		},
+		'the worker');
+	return $pid;
+}
+
+# "count|sum" of what is stored of a metric: its minutes, and those rows of
+# live that are in no minute yet. Comparable with totals(), after flush().
+sub stored_total
+{
+	my ($node, $metric, $database) = @_;
+
+	return $node->safe_psql($database // 'postgres', <<"SQL");
+with
+	stored as (
+		select
+			series_id,
+			count,
+			sum
+		from meshhook_metrics.rollup_1m
+		union all
+		select
+			flushed.series_id,
+			flushed.count,
+			flushed.sum
+		from meshhook_metrics.live,
+			unnest(live.series_id, live.count, live.sum) flushed (series_id, count, sum)
+		where live.id > coalesce((select live_id from meshhook_metrics.rollup_state where target = '1m'), 0)
+	)
+select
+	coalesce(sum(stored.count), 0),
+	coalesce(sum(stored.sum), 0)
+from stored
+	join meshhook_metrics.series on series.id = stored.series_id
+where series.metric = '$metric'
+SQL
 }
 
 # How many samples status() says were discarded for a reason

@@ -1,0 +1,269 @@
+-- The tables in which metrics are kept. Everything here may be run again: what is
+-- there stays as it is, what is missing is made. They are no members of the
+-- extension, because pg_dump leaves out too much of tables that are.
+
+-- Labels can be longer than an entry of an index, their digest cannot
+create or replace function meshhook_metrics.labels_digest(labels jsonb)
+returns bytea
+language sql immutable strict parallel safe
+set search_path = ''
+as $$
+	select pg_catalog.sha256(pg_catalog.convert_to(labels::pg_catalog.text, 'UTF8'))
+$$;
+
+comment on function meshhook_metrics.labels_digest(jsonb) is
+'SHA-256 of labels as text in UTF-8. jsonb is canonical, so equal labels, and only those, have equal digests.';
+
+create table if not exists meshhook_metrics.series (
+	id bigint generated always as identity primary key,
+	tenant_id uuid not null,
+	metric text not null,
+	kind text not null check (kind in ('counter', 'gauge', 'histogram')),
+	labels jsonb not null,
+	created_at timestamptz not null default now()
+);
+
+create unique index if not exists series_key
+on meshhook_metrics.series (tenant_id, metric, meshhook_metrics.labels_digest(labels));
+
+create index if not exists series_metric
+on meshhook_metrics.series (metric, tenant_id);
+
+comment on table meshhook_metrics.series is
+'Every combination of tenant, metric and labels that has been recorded. Stays when its rollups are gone.';
+
+create table if not exists meshhook_metrics.live (
+	id bigint generated always as identity primary key,
+	tenant_id uuid not null,
+	at timestamptz not null,
+	seconds double precision not null,
+	series_id bigint[] not null,
+	count bigint[] not null,
+	sum double precision[] not null,
+	min double precision[],
+	max double precision[],
+	last double precision[],
+	histogram meshhook_metrics.histogram[]
+);
+
+-- DROP EXTENSION ... CASCADE takes the columns of its type
+alter table meshhook_metrics.live
+add column if not exists histogram meshhook_metrics.histogram[];
+
+create index if not exists live_tenant
+on meshhook_metrics.live (tenant_id, id);
+
+comment on table meshhook_metrics.live is
+'What each flush brought: a row for a tenant, or several where it has many series, with arrays over the series that changed. A row is about the seconds before "at".
+count and sum are what was added; min, max and histogram are of these seconds, last is a gauge''s value at their end. An array without any value is null. Deleted soon after it is in rollup_1m (setting retention_live).';
+
+create table if not exists meshhook_metrics.rollup_1m (
+	tenant_id uuid not null,
+	series_id bigint not null,
+	bucket timestamptz not null,
+	count bigint not null,
+	sum double precision not null,
+	min double precision,
+	max double precision,
+	last double precision,
+	histogram meshhook_metrics.histogram,
+	primary key (tenant_id, series_id, bucket)
+) partition by range (bucket);
+
+create table if not exists meshhook_metrics.rollup_5m (
+	tenant_id uuid not null,
+	series_id bigint not null,
+	bucket timestamptz not null,
+	count bigint not null,
+	sum double precision not null,
+	min double precision,
+	max double precision,
+	last double precision,
+	histogram meshhook_metrics.histogram,
+	primary key (tenant_id, series_id, bucket)
+) partition by range (bucket);
+
+create table if not exists meshhook_metrics.rollup_1h (
+	tenant_id uuid not null,
+	series_id bigint not null,
+	bucket timestamptz not null,
+	count bigint not null,
+	sum double precision not null,
+	min double precision,
+	max double precision,
+	last double precision,
+	histogram meshhook_metrics.histogram,
+	primary key (tenant_id, series_id, bucket)
+) partition by range (bucket);
+
+create table if not exists meshhook_metrics.rollup_1d (
+	tenant_id uuid not null,
+	series_id bigint not null,
+	bucket timestamptz not null,
+	count bigint not null,
+	sum double precision not null,
+	min double precision,
+	max double precision,
+	last double precision,
+	histogram meshhook_metrics.histogram,
+	primary key (tenant_id, series_id, bucket)
+) partition by range (bucket);
+
+alter table meshhook_metrics.rollup_1m
+add column if not exists histogram meshhook_metrics.histogram;
+
+alter table meshhook_metrics.rollup_5m
+add column if not exists histogram meshhook_metrics.histogram;
+
+alter table meshhook_metrics.rollup_1h
+add column if not exists histogram meshhook_metrics.histogram;
+
+alter table meshhook_metrics.rollup_1d
+add column if not exists histogram meshhook_metrics.histogram;
+
+-- Rows come in the order of time, so the newest ones are found by these tiny indexes
+create index if not exists rollup_1m_bucket
+on meshhook_metrics.rollup_1m using brin (bucket) with (pages_per_range = 32, autosummarize = on);
+
+create index if not exists rollup_5m_bucket
+on meshhook_metrics.rollup_5m using brin (bucket) with (pages_per_range = 32, autosummarize = on);
+
+create index if not exists rollup_1h_bucket
+on meshhook_metrics.rollup_1h using brin (bucket) with (pages_per_range = 32, autosummarize = on);
+
+comment on table meshhook_metrics.rollup_1m is
+'Each series'' minutes, UTC, in a partition for each day. A counter''s row: count of calls, sum of what they added. A gauge''s: last, min, max, and sum / count is the mean of its samples. A histogram''s: count, sum, min, max and the histogram itself.';
+
+comment on table meshhook_metrics.rollup_5m is
+'Each series'' five minutes, UTC, in a partition for each week from Monday; columns as in rollup_1m.';
+
+comment on table meshhook_metrics.rollup_1h is
+'Each series'' hours, UTC, in a partition for each month; columns as in rollup_1m.';
+
+comment on table meshhook_metrics.rollup_1d is
+'Each series'' days, UTC, in a partition for each year; columns as in rollup_1m.';
+
+create table if not exists meshhook_metrics.rollup_state (
+	target text primary key check (target in ('1m', '5m', '1h', '1d')),
+	live_id bigint not null default 0,
+	complete_until timestamptz not null default '-infinity',
+	retained_from timestamptz not null default '-infinity'
+) with (fillfactor = 50);
+
+comment on table meshhook_metrics.rollup_state is
+'How far each rollup table is. live_id: the rows of live up to this one are in rollup_1m (the row 1m only). complete_until: the table has all windows before this. retained_from: partitions before this were dropped.';
+
+-- A row that was lost is derived from the data, so that nothing is counted twice
+insert into meshhook_metrics.rollup_state (target, live_id, complete_until)
+select
+	'1m',
+	coalesce((
+		select max(l.id)
+		from meshhook_metrics.live l
+		where l.at < newest.bucket + interval '1 minute'), 0),
+	coalesce(newest.bucket + interval '1 minute', '-infinity')
+from (
+	select max(r.bucket) as bucket
+	from meshhook_metrics.rollup_1m r
+	where not exists (
+		select
+		from meshhook_metrics.rollup_state s
+		where s.target = '1m')) newest
+on conflict (target) do nothing;
+
+insert into meshhook_metrics.rollup_state (target)
+values ('5m'), ('1h'), ('1d')
+on conflict (target) do nothing;
+
+create table if not exists meshhook_metrics.flush_state (
+	region_id bigint primary key,
+	tick bigint not null,
+	at timestamptz not null
+) with (fillfactor = 50);
+
+comment on table meshhook_metrics.flush_state is
+'The last flush of each region of shared memory, written in the transaction of the flush: after a crash it tells whether that was committed. Only the worker writes here.';
+
+create table if not exists meshhook_metrics.settings (
+	name text not null,
+	tenant_id uuid not null default '00000000-0000-0000-0000-000000000000',
+	value text not null,
+	primary key (name, tenant_id)
+);
+
+comment on table meshhook_metrics.settings is
+'How long data is kept and how many series a tenant may have; a default holds where there is no row.
+retention_live (15 minutes; from 2 minutes to 1 hour), retention_1m (7 days; from 1 day), retention_5m (30 days; from 2 days), retention_1h (400 days; from 2 days), retention_1d (10 years; from 7 days): an interval, for all tenants. max_series: a whole number, for the tenant in tenant_id; without a row the setting meshhook_metrics.max_series_per_tenant holds.';
+
+create or replace function meshhook_metrics.check_settings()
+returns trigger
+language plpgsql
+set search_path = ''
+as $$
+declare
+	allowed record;
+	duration interval;
+begin
+	if new.name = 'max_series' then
+		if new.value !~ '^[0-9]{1,9}$' then
+			raise exception 'max_series cannot be "%"', new.value
+				using
+					errcode = 'invalid_parameter_value',
+					hint = 'It is a whole number from 0 to 999999999: how many series the tenant may have.';
+		end if;
+		return new;
+	end if;
+
+	select limits.*
+	into allowed
+	from (
+		values
+			('retention_live', interval '2 minutes', interval '1 hour', '2 minutes to 1 hour'),
+			('retention_1m', interval '1 day', interval '1000 years', '1 day to 1000 years'),
+			('retention_5m', interval '2 days', interval '1000 years', '2 days to 1000 years'),
+			('retention_1h', interval '2 days', interval '1000 years', '2 days to 1000 years'),
+			('retention_1d', interval '7 days', interval '1000 years', '7 days to 1000 years')
+	) limits (name, shortest, longest, range)
+	where limits.name = new.name;
+	if not found then
+		raise exception 'there is no setting "%"', new.name
+			using
+				errcode = 'invalid_parameter_value',
+				hint = 'The settings are retention_live, retention_1m, retention_5m, retention_1h, retention_1d and max_series.';
+	end if;
+
+	if new.tenant_id <> '00000000-0000-0000-0000-000000000000' then
+		raise exception '% cannot be set for one tenant', new.name
+			using
+				errcode = 'invalid_parameter_value',
+				detail = 'The data of all tenants is in the same partitions, which are dropped as a whole.',
+				hint = 'Leave tenant_id out.';
+	end if;
+
+	begin
+		duration := new.value::interval;
+	exception when data_exception then
+		raise exception '% cannot be "%"', new.name, new.value
+			using
+				errcode = 'invalid_datetime_format',
+				detail = 'That is not an interval.',
+				hint = 'Write it like ''7 days'' or ''15 minutes''.';
+	end;
+	if not pg_catalog.isfinite(duration) or duration < allowed.shortest or duration > allowed.longest then
+		raise exception '% cannot be "%"', new.name, new.value
+			using
+				errcode = 'invalid_parameter_value',
+				detail = pg_catalog.format('It can be from %s.', allowed.range),
+				hint = 'Data must be kept until it has been rolled up.';
+	end if;
+	return new;
+end
+$$;
+
+comment on function meshhook_metrics.check_settings() is
+'Refuses settings that make no sense: 22023 an unknown name, a value out of range or for one tenant alone, 22007 what is not an interval.';
+
+create or replace trigger check_settings
+before insert or update on meshhook_metrics.settings
+for each row
+execute function meshhook_metrics.check_settings();

@@ -1,0 +1,515 @@
+-- Reading what is kept: query_range() and its parts.
+--
+-- The tables are not the extension's (migrations/ makes them), so these functions
+-- find them when they run. They run with the caller's rights: row level security
+-- decides what is seen, and an error tells nothing about what is not.
+--
+-- One statement sees one snapshot: rollup_state, the rollup tables and live agree,
+-- whatever is being flushed or rolled up meanwhile. All times are bins from
+-- 1970-01-01 00:00 UTC; the session's time zone plays no part.
+
+create function meshhook_metrics.query_range_step(
+	since timestamptz,
+	until timestamptz,
+	step interval,
+	retained_1m timestamptz,
+	retained_5m timestamptz,
+	retained_1h timestamptz)
+returns interval
+language plpgsql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+	-- Enough for a chart, and Prometheus' limit
+	readable constant integer := 300;
+	allowed constant integer := 11000;
+	minute constant numeric := 60;
+	day constant numeric := 86400;
+	epoch constant timestamptz := '1970-01-01 00:00:00+00';
+	seconds numeric := extract(epoch from until - since);
+	length numeric;
+	candidate record;
+begin
+	if step is null then
+		for candidate in
+			select c.step, c.retained
+			from (
+				values
+					(interval '1 minute', retained_1m),
+					(interval '5 minutes', retained_5m),
+					(interval '15 minutes', retained_5m),
+					(interval '1 hour', retained_1h),
+					(interval '6 hours', retained_1h),
+					(interval '24 hours', null),
+					(make_interval(hours => 7 * 24), null),
+					(make_interval(hours => 30 * 24), null)
+			) c (step, retained)
+			order by c.step
+		loop
+			if seconds <= readable * extract(epoch from candidate.step)
+				and (candidate.retained is null or candidate.retained <= date_bin(candidate.step, since, epoch))
+			then
+				return candidate.step;
+			end if;
+		end loop;
+		return make_interval(hours => 24 * ceil(seconds / readable / day)::integer);
+	end if;
+
+	if not isfinite(step) then
+		raise exception 'step is %', step
+			using
+				errcode = 'datetime_field_overflow',
+				hint = 'Give a step like ''5 minutes''; without one it is chosen to suit the range.';
+	end if;
+	if extract(year from step) <> 0 or extract(month from step) <> 0 then
+		raise exception 'step "%" has months or years, which are not equally long', step
+			using
+				errcode = 'invalid_parameter_value',
+				hint = 'Count in days, such as ''30 days''.';
+	end if;
+
+	length := extract(epoch from step);
+	if length < 1 then
+		raise exception 'step "%" is too short', step
+			using
+				errcode = 'invalid_parameter_value',
+				hint = 'The shortest is one second.';
+	end if;
+	if length > 36500 * day then
+		raise exception 'step "%" is too long', step
+			using
+				errcode = 'invalid_parameter_value',
+				hint = 'The longest is 36500 days.';
+	end if;
+	if length < minute and minute % length <> 0 then
+		raise exception 'step "%" does not divide a minute', step
+			using
+				errcode = 'invalid_parameter_value',
+				hint = 'Below a minute take 1, 2, 3, 4, 5, 6, 10, 12, 15, 20 or 30 seconds.';
+	end if;
+	if length between minute and day and (length % minute <> 0 or day % length <> 0) then
+		raise exception 'step "%" does not divide a day into whole minutes', step
+			using
+				errcode = 'invalid_parameter_value',
+				hint = 'From a minute to a day take 1, 2, 3, 4, 5, 6, 10, 12, 15, 20 or 30 minutes, 1, 2, 3, 4, 6, 8, 12 or 24 hours, or anything else that divides a day.';
+	end if;
+	if length > day and length % day <> 0 then
+		raise exception 'step "%" is not a whole number of days', step
+			using
+				errcode = 'invalid_parameter_value',
+				hint = 'Above a day there are whole days only.';
+	end if;
+	if seconds > allowed * length then
+		raise exception 'a step of "%" makes more than % buckets of this range', step, allowed
+			using
+				errcode = 'invalid_parameter_value',
+				detail = format('From %s to %s there are %s.', since, until, ceil(seconds / length)),
+				hint = 'Use a longer step; without one it is chosen to suit the range.';
+	end if;
+
+	-- Seconds only: a day of 24 hours, whatever the session's time zone
+	return make_interval(secs => length::double precision);
+end
+$$;
+
+comment on function meshhook_metrics.query_range_step(timestamptz, timestamptz, interval, timestamptz, timestamptz, timestamptz) is
+'The step that query_range() uses for a range: the one asked for, in hours and below, or for null the shortest of 1, 5 and 15 minutes, 1 and 6 hours, 1, 7 and 30 days that makes at most 300 buckets and is served by a table of which nothing of the range has been dropped (retained_...: from when on each is kept).
+Errors: 22023 a step that divides neither a minute nor a day nor is whole days, or that makes more than 11,000 buckets; 22008 an infinite one.';
+
+create function meshhook_metrics.query_range_filter(labels jsonb)
+returns jsonb
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+	label record;
+begin
+	if labels is null or labels = '{}' then
+		return '{}';
+	end if;
+	if jsonb_typeof(labels) <> 'object' then
+		raise exception 'labels are not an object, but %', jsonb_typeof(labels)
+			using
+				errcode = 'invalid_parameter_value',
+				hint = 'Give the labels to look for like {"status": "failed"}, or {} for all series.';
+	end if;
+
+	for label in
+		select e.key, jsonb_typeof(e.value) as type
+		from jsonb_each(labels) e
+		where jsonb_typeof(e.value) not in ('string', 'number', 'boolean')
+		limit 1
+	loop
+		raise exception 'label "%" is not a plain value, but %', label.key, label.type
+			using
+				errcode = 'invalid_parameter_value',
+				hint = 'A label''s value is a text, a number or a boolean; leave out labels that may have any value.';
+	end loop;
+
+	return (
+		select jsonb_object_agg(e.key, e.value)
+		from jsonb_each_text(labels) e);
+end
+$$;
+
+comment on function meshhook_metrics.query_range_filter(jsonb) is
+'Labels to look for as they are stored: numbers and booleans are taken as text. Errors: 22023 for what cannot be labels.';
+
+create function meshhook_metrics.query_range_aggregate(
+	inout aggregate text,
+	kind text,
+	metric text,
+	out quantile double precision)
+returns record
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+	listed constant text := 'increase, rate, avg, min, max, last, count, p50, p75, p90, p95, p99, p99.9 and others from p0 to p100';
+	applicable text;
+begin
+	if aggregate ~ '^p(100(\.0{1,9})?|[0-9]{1,2}(\.[0-9]{1,9})?)$' then
+		quantile := substr(aggregate, 2)::numeric / 100;
+	elsif aggregate not in ('increase', 'rate', 'avg', 'min', 'max', 'last', 'count') then
+		raise exception 'there is no aggregate "%"', aggregate
+			using
+				errcode = 'invalid_parameter_value',
+				hint = format('The aggregates are %s.', listed);
+	end if;
+	if kind is null then
+		return;
+	end if;
+
+	if aggregate is null then
+		aggregate := case kind when 'counter' then 'increase' when 'gauge' then 'last' else 'p95' end;
+		if kind = 'histogram' then
+			quantile := 0.95;
+		end if;
+		return;
+	end if;
+	applicable := case kind
+		when 'counter' then 'increase, rate, avg and count'
+		when 'gauge' then 'last, avg, min, max and count'
+		else 'increase, rate, avg, min, max, count and quantiles like p95'
+	end;
+	if not (
+		case kind
+			when 'counter' then aggregate in ('increase', 'rate', 'avg', 'count')
+			when 'gauge' then aggregate in ('last', 'avg', 'min', 'max', 'count')
+			else aggregate <> 'last'
+		end)
+	then
+		raise exception '"%" is a %, which has no %', metric, kind, aggregate
+			using
+				errcode = 'invalid_parameter_value',
+				hint = format('A %s has %s.', kind, applicable);
+	end if;
+end
+$$;
+
+comment on function meshhook_metrics.query_range_aggregate(text, text, text) is
+'The aggregate that query_range() uses for a metric of this kind, null being the kind''s own (increase of a counter, last of a gauge, p95 of a histogram), and the quantile from 0 to 1 that it names. With a null for kind the name alone is checked.
+Errors: 22023 an unknown aggregate, or one that the kind does not have.';
+
+create function meshhook_metrics.query_range_source(columns text[], step interval, edges timestamptz[])
+returns text
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+	tables constant text[] := array['rollup_1d', 'rollup_1h', 'rollup_5m', 'rollup_1m'];
+	windows constant interval[] := array[interval '24 hours', interval '1 hour', interval '5 minutes', interval '1 minute'];
+	parts text[];
+begin
+	for i in 1 .. cardinality(tables) loop
+		continue when edges[i] >= edges[i + 1];
+		parts := parts || format(
+			'select %s as bucket, r.bucket as at, 0::bigint as id, r.series_id, r.%s from meshhook_metrics.%I r '
+			'where r.tenant_id = any ($1) and r.series_id = any ($2) and r.bucket >= ($4)[%s] and r.bucket < ($4)[%s]',
+			case when windows[i] = step then 'r.bucket' else 'date_bin($3, r.bucket, $7)' end,
+			array_to_string(columns, ', r.'), tables[i], i, i + 1);
+	end loop;
+	parts := parts || format(
+		'select date_bin($3, l.at, $7) as bucket, l.at, l.id, e.* from meshhook_metrics.live l '
+		'cross join lateral unnest(l.series_id, l.%s) e (series_id, %s) '
+		'where l.tenant_id = any ($1) and l.id > $6 and l.at >= $5 and l.at < ($4)[5] and e.series_id = any ($2)',
+		array_to_string(columns, ', l.'), array_to_string(columns, ', '));
+	return array_to_string(parts, ' union all ');
+end
+$$;
+
+comment on function meshhook_metrics.query_range_source(text[], interval, timestamptz[]) is
+'The text of a subquery (bucket, at, id, series_id, columns...) with every row that query_range() takes into account, each sample in one of them: from rollup_1d between the first two edges, from rollup_1h between the next two, then rollup_5m and rollup_1m, each where there is anything between them, and what live has beyond.
+Its parameters: $1 tenants, $2 series, $3 step, $4 edges, $5 beginning, $6 the last row of live that is in rollup_1m, $7 the origin of bins. Only names of our own get into it.';
+
+create function meshhook_metrics.query_range_rows(
+	wanted text,
+	since timestamptz,
+	until timestamptz,
+	step interval,
+	filter jsonb,
+	aggregate text,
+	keys text[],
+	tenant uuid)
+returns table (bucket timestamptz, labels jsonb, value double precision)
+language plpgsql stable parallel restricted
+set search_path = pg_catalog, pg_temp
+set jit = off
+rows 300
+as $$
+declare
+	epoch constant timestamptz := '1970-01-01 00:00:00+00';
+	state record;
+	seconds numeric;
+	base integer;
+	first timestamptz;
+	beyond timestamptz;
+	edges timestamptz[];
+	tenants uuid[];
+	matched record;
+	chosen record;
+	columns text[];
+	expression text;
+	source text;
+	flushed timestamptz;
+begin
+	if wanted is null or since is null or until is null then
+		raise exception '% is null', case when wanted is null then 'metric' when since is null then 'since' else 'until' end
+			using
+				errcode = 'null_value_not_allowed',
+				hint = 'Call query_range(metric, since), or query_range(metric, since, until) for a range that has ended.';
+	end if;
+	if not isfinite(since) or not isfinite(until) then
+		raise exception '% is infinite', case when isfinite(since) then 'until' else 'since' end
+			using
+				errcode = 'datetime_field_overflow',
+				hint = 'Give the time at which the range begins or ends.';
+	end if;
+	if since > until then
+		raise exception 'since is after until'
+			using
+				errcode = 'invalid_parameter_value',
+				detail = format('The range would be from %s to %s.', since, until),
+				hint = 'Exchange them; the beginning comes first.';
+	end if;
+	if array_position(keys, null) is not null then
+		raise exception 'group_by has a null'
+			using
+				errcode = 'null_value_not_allowed',
+				hint = 'Give the keys of labels, such as ''{status}'', or null for one series over all.';
+	end if;
+	filter := meshhook_metrics.query_range_filter(filter);
+	perform meshhook_metrics.query_range_aggregate(aggregate, null, wanted);
+
+	if to_regclass('meshhook_metrics.rollup_state') is null then
+		-- a mistake in step is one all the same
+		perform meshhook_metrics.query_range_step(since, until, step, null, null, null);
+		raise exception 'the tables of meshhook_metrics are not installed in this database'
+			using
+				errcode = 'object_not_in_prerequisite_state',
+				hint = 'Apply the migrations that come with the extension.';
+	end if;
+	select
+		max(s.live_id) filter (where s.target = '1m') as live_id,
+		max(s.complete_until) filter (where s.target = '1m') as minutes,
+		max(s.complete_until) filter (where s.target = '5m') as fives,
+		max(s.complete_until) filter (where s.target = '1h') as hours,
+		max(s.complete_until) filter (where s.target = '1d') as days,
+		max(s.retained_from) filter (where s.target = '1m') as minutes_from,
+		max(s.retained_from) filter (where s.target = '5m') as fives_from,
+		max(s.retained_from) filter (where s.target = '1h') as hours_from,
+		count(*) as targets
+	into state
+	from meshhook_metrics.rollup_state s
+	where s.target in ('1m', '5m', '1h', '1d');
+	if state.targets < 4 then
+		raise exception 'meshhook_metrics.rollup_state lacks rows, or does not show them to %', current_user
+			using
+				errcode = 'object_not_in_prerequisite_state',
+				hint = 'Apply the migrations that come with the extension again.';
+	end if;
+
+	step := meshhook_metrics.query_range_step(since, until, step, state.minutes_from, state.fives_from, state.hours_from);
+	seconds := extract(epoch from step);
+	first := date_bin(step, since, epoch);
+	-- A transaction that began a while ago has an old now(), not an old range
+	if until >= now() then
+		until := greatest(until, clock_timestamp());
+	end if;
+	beyond := date_bin(step, until, epoch);
+	if beyond < until then
+		beyond := beyond + step;
+	end if;
+
+	-- Where one table ends and the next, finer one takes over
+	base := case
+		when seconds % 86400 = 0 then 1
+		when seconds % 3600 = 0 then 2
+		when seconds % 300 = 0 then 3
+		when seconds % 60 = 0 then 4
+		else 5
+	end;
+	edges[1] := case when base = 5 then beyond else first end;
+	edges[2] := case when base > 1 then edges[1] else greatest(edges[1], least(beyond, date_bin('24 hours', state.days, epoch))) end;
+	edges[3] := case when base > 2 then edges[2] else greatest(edges[2], least(beyond, date_bin('1 hour', state.hours, epoch))) end;
+	edges[4] := case when base > 3 then edges[3] else greatest(edges[3], least(beyond, date_bin('5 minutes', state.fives, epoch))) end;
+	edges[5] := beyond;
+
+	-- Row level security shows the caller's series, whatever is asked for here. Where
+	-- it goes by tenant_ids() alone, asking for these tenants spares reading past the
+	-- series of others.
+	if tenant is not null then
+		tenants := array[tenant];
+	elsif row_security_active('meshhook_metrics.series')
+		and not exists (
+			select
+			from pg_policy p
+			where p.polrelid = 'meshhook_metrics.series'::regclass
+				and p.polpermissive
+				and pg_get_expr(p.polqual, p.polrelid) is distinct from
+					'(tenant_id IN ( SELECT meshhook_metrics.tenant_ids() AS tenant_ids))')
+	then
+		tenants := array(select meshhook_metrics.tenant_ids());
+	end if;
+
+	-- A name can have been another kind of metric once: the newest series decides
+	with visible as (
+		select
+			s.id,
+			s.tenant_id,
+			s.kind,
+			case
+				when keys is null then '{}'
+				else (
+					select coalesce(jsonb_object_agg(k, s.labels -> k), '{}')
+					from unnest(keys) k
+					where s.labels ? k)
+			end as labels
+		from meshhook_metrics.series s
+		where s.metric = wanted
+			and (tenants is null or s.tenant_id = any (tenants))
+			and s.labels @> filter
+	),
+	numbered as (
+		select v.*, dense_rank() over (order by v.labels)::integer as member
+		from visible v
+		where v.kind = (
+			select n.kind
+			from visible n
+			order by n.id desc
+			limit 1)
+	)
+	select
+		min(n.kind) as kind,
+		array_agg(n.id order by n.id) as ids,
+		array_agg(n.member order by n.id) as members,
+		array_agg(distinct n.tenant_id) as tenants,
+		array(
+			select distinct n.labels
+			from numbered n
+			order by n.labels) as groups
+	into matched
+	from numbered n;
+	if matched.kind is null then
+		return;
+	end if;
+
+	chosen := meshhook_metrics.query_range_aggregate(aggregate, matched.kind, wanted);
+	case
+		when chosen.quantile is not null then
+			columns := array['histogram'];
+			expression := 'meshhook_metrics.histogram_quantile(meshhook_metrics.histogram_merge(p.histogram), $10)';
+		when chosen.aggregate = 'avg' then
+			columns := array['sum', 'count'];
+			expression := 'sum(p.sum) / nullif(sum(p.count), 0)::double precision';
+		when chosen.aggregate in ('min', 'max') then
+			columns := array[chosen.aggregate];
+			expression := format('%1$s(p.%1$I)', chosen.aggregate);
+		when chosen.aggregate = 'last' then
+			columns := array['last'];
+			expression := 'sum(p.last)';
+		when chosen.aggregate = 'count' or matched.kind = 'histogram' then
+			columns := array['count'];
+			expression := 'sum(p.count)';
+		else
+			columns := array['sum'];
+			expression := 'sum(p.sum)';
+	end case;
+
+	source := meshhook_metrics.query_range_source(columns, step, edges);
+	if chosen.aggregate = 'last' then
+		source := format(
+			'select distinct on (s.bucket, s.series_id) s.bucket, s.series_id, s.last from (%s) s '
+			'where s.last is not null order by s.bucket, s.series_id, s.at desc, s.id desc', source);
+	end if;
+	if keys is not null then
+		source := format(
+			'select p.bucket, m.member, (%s)::double precision as value from (%s) p '
+			'join unnest($2, $8) m (series_id, member) on m.series_id = p.series_id '
+			'group by p.bucket, m.member', expression, source);
+	else
+		source := format(
+			'select p.bucket, 1 as member, (%s)::double precision as value from (%s) p '
+			'group by p.bucket', expression, source);
+	end if;
+
+	-- The newest bucket is as long as the flushes that are in it
+	if chosen.aggregate = 'rate' then
+		select greatest(
+			state.minutes, (
+				select max(l.at)
+				from meshhook_metrics.live l
+				where l.tenant_id = any (matched.tenants)
+					and l.id > state.live_id))
+		into flushed;
+		if has_column_privilege('meshhook_metrics.flush_state', 'at', 'select') then
+			select greatest(flushed, max(f.at))
+			into flushed
+			from meshhook_metrics.flush_state f;
+		end if;
+		expression := 'q.value / extract(epoch from '
+			'case when q.bucket < $11 and $11 < q.bucket + $3 then $11 - q.bucket else $3 end)::double precision';
+	else
+		expression := 'q.value';
+	end if;
+
+	return query execute format(
+		'select q.bucket, ($9)[q.member], %s from (%s) q where q.value is not null order by q.bucket, q.member',
+		expression, source)
+	using
+		matched.tenants, matched.ids, step, edges, first, case when base = 5 then 0 else state.live_id end,
+		epoch, matched.members, matched.groups, chosen.quantile, flushed;
+end
+$$;
+
+comment on function meshhook_metrics.query_range_rows(text, timestamptz, timestamptz, interval, jsonb, text, text[], uuid) is
+'What query_range() returns.';
+
+create function meshhook_metrics.query_range(
+	metric text,
+	since timestamptz,
+	until timestamptz default now(),
+	step interval default null,
+	labels jsonb default '{}',
+	aggregate text default null,
+	group_by text[] default null,
+	tenant uuid default null)
+returns table (bucket timestamptz, labels jsonb, value double precision)
+language sql stable parallel restricted
+set search_path = pg_catalog, pg_temp
+rows 300
+as $$
+	select r.bucket, r.labels, r.value
+	from meshhook_metrics.query_range_rows(
+		query_range.metric,
+		query_range.since,
+		query_range.until,
+		query_range.step,
+		query_range.labels,
+		query_range.aggregate,
+		query_range.group_by,
+		query_range.tenant) r
+$$;
+
+comment on function meshhook_metrics.query_range(text, timestamptz, timestamptz, interval, jsonb, text, text[], uuid) is
+'A metric over time, up to the last flush, of those series that row level security shows to the caller: in order of time, a row for each bucket in which there is data, and for each group.';

@@ -1,0 +1,170 @@
+/*-------------------------------------------------------------------------
+ *
+ * duty.c
+ *	  What the flush worker does again and again, and what comes of its errors.
+ *
+ * Owns the way a transaction of the worker is begun, and caught when it fails:
+ * the error is reported in status(), logged when it is a new one or ten minutes
+ * old, and the duty is tried again after a while that grows to a minute.
+ * Called by worker.c only.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "duty.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "utils/memutils.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+#define SHORTEST_BACK_OFF_MS	1000.0
+#define LONGEST_BACK_OFF_MS		(60 * 1000)
+#define LOG_AGAIN_AFTER			(10 * USECS_PER_MINUTE)
+
+volatile sig_atomic_t mhm_duty_cancellable = false;
+
+static Duty *first_duty = NULL;
+
+/* The duty that is added last is the least */
+void
+mhm_duty_add(Duty *duty)
+{
+	Duty	  **link = &first_duty;
+
+	while (*link != NULL)
+		link = &(*link)->next;
+	*link = duty;
+}
+
+double
+mhm_milliseconds_since(instr_time then)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, then);
+	return INSTR_TIME_GET_MILLISEC(now);
+}
+
+/* Show the first of what goes wrong now in status() */
+static void
+publish_errors(bool another)
+{
+	const char *error = "";
+
+	for (Duty *duty = first_duty; duty != NULL && *error == '\0'; duty = duty->next)
+		if (duty->failures > 0)
+			error = duty->error;
+	SpinLockAcquire(&mhm_worker_state->mutex);
+	strlcpy(mhm_worker_state->report.last_error, error, MHM_ERROR_LENGTH);
+	if (another)
+		mhm_worker_state->report.errors++;
+	SpinLockRelease(&mhm_worker_state->mutex);
+}
+
+static void
+note_failure(Duty *duty, ErrorData *error)
+{
+	char		message[MHM_ERROR_LENGTH];
+	int			length;
+	TimestampTz now = GetCurrentTimestamp();
+	bool		is_new;
+
+	snprintf(message, sizeof(message), "could not %s: %s", duty->what, error->message);
+	length = pg_mbcliplen(message, strlen(message), MHM_ERROR_LENGTH - 1);
+	message[length] = '\0';
+
+	is_new = strcmp(message, duty->error) != 0;
+	strlcpy(duty->error, message, MHM_ERROR_LENGTH);
+	duty->failures++;
+	INSTR_TIME_SET_CURRENT(duty->failed);
+	publish_errors(true);
+
+	if (is_new || now - duty->logged >= LOG_AGAIN_AFTER || now < duty->logged)
+	{
+		duty->logged = now;
+		ereport(WARNING,
+				errcode(error->sqlerrcode),
+				errmsg("meshhook_metrics could not %s: %s", duty->what, error->message),
+				error->detail == NULL ? 0 : errdetail_internal("%s", error->detail),
+				error->hint == NULL ? 0 : errhint("%s", error->hint),
+				error->context == NULL ? 0 : errcontext("%s", error->context));
+	}
+}
+
+static void
+note_success(Duty *duty)
+{
+	if (duty->failures == 0)
+		return;
+	ereport(LOG,
+			errmsg("meshhook_metrics can %s again after %d failed attempts", duty->what, duty->failures));
+	duty->failures = 0;
+	duty->error[0] = '\0';
+	publish_errors(false);
+}
+
+/* Is it too early to try again what has failed? */
+bool
+mhm_duty_backs_off(const Duty *duty, double *remaining_ms)
+{
+	double		wait_ms = SHORTEST_BACK_OFF_MS;
+
+	if (duty->failures == 0)
+		return false;
+	for (int i = 1; i < duty->failures && wait_ms < LONGEST_BACK_OFF_MS; i++)
+		wait_ms *= 2;
+	*remaining_ms = Min(wait_ms, LONGEST_BACK_OFF_MS) - mhm_milliseconds_since(duty->failed);
+	return *remaining_ms > 0;
+}
+
+/* Do it in a transaction; an error is noted.  True when it has succeeded. */
+bool
+mhm_duty_attempt(Duty *duty)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool succeeded = false;
+
+	PG_TRY();
+	{
+		mhm_duty_cancellable = true;
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		enable_timeout_after(STATEMENT_TIMEOUT, duty->timeout_ms);
+		pgstat_report_activity(STATE_RUNNING, duty->what);
+		duty->perform();
+		succeeded = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		HOLD_INTERRUPTS();
+		mhm_duty_cancellable = false;
+		QueryCancelPending = false;
+		disable_all_timeouts(false);
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		if (!ShutdownRequestPending)
+			note_failure(duty, error);
+		FreeErrorData(error);
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	mhm_duty_cancellable = false;
+	QueryCancelPending = false;
+	disable_all_timeouts(false);
+	MemoryContextSwitchTo(context);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	pgstat_report_stat(false);
+	if (succeeded)
+		note_success(duty);
+	return succeeded;
+}

@@ -1,0 +1,36 @@
+/*-------------------------------------------------------------------------
+ *
+ * duty.h
+ *	  What the flush worker does again and again, and what comes of its errors.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef MHM_DUTY_H
+#define MHM_DUTY_H
+
+#include <signal.h>
+
+#include "portability/instr_time.h"
+#include "workerstate.h"
+
+typedef struct Duty
+{
+	const char *what;			/* as in "could not ..." */
+	int			timeout_ms;
+	void		(*perform) (void);	/* begun in a transaction, and commits it */
+	int			failures;		/* in a row */
+	instr_time	failed;
+	TimestampTz logged;
+	char		error[MHM_ERROR_LENGTH];
+	struct Duty *next;
+} Duty;
+
+/* May a signal cancel what is being done? */
+extern volatile sig_atomic_t mhm_duty_cancellable;
+
+extern void mhm_duty_add(Duty *duty);
+extern bool mhm_duty_attempt(Duty *duty);
+extern bool mhm_duty_backs_off(const Duty *duty, double *remaining_ms);
+extern double mhm_milliseconds_since(instr_time then);
+
+#endif							/* MHM_DUTY_H */

@@ -1,0 +1,601 @@
+/*-------------------------------------------------------------------------
+ *
+ * flushstore.c
+ *	  A flush's transaction: the storage tables as the worker sees them.
+ *
+ * Owns the statements and what is known of the tables: who owns them, and the
+ * ids that series have in the table series.  Called by the flush worker inside
+ * a transaction.
+ *
+ * The tables belong to a role that need not be a superuser, and who could hang
+ * a trigger or a policy on them.  So between mhm_store_enter() and
+ * mhm_store_leave() the worker is that role, under a security restriction and
+ * with a fixed search_path; an abort of the transaction ends it as well.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/htup_details.h"
+#include "access/tupdesc.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "flush.h"
+#include "labels.h"
+#include "miscadmin.h"
+#include "quota.h"
+#include "registry.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/queryenvironment.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+#define SCHEMA_NAME			"meshhook_metrics"
+
+/* A row of live has at most so many series: Realtime cuts what is too long */
+#define SERIES_PER_ROW		500
+
+/* The id that a slot's series has in the table series */
+typedef struct KnownSeries
+{
+	uint32		generation;
+	int64		id;
+} KnownSeries;
+
+static const char *const storage_tables[] = {
+	"flush_state", "series", "live", "rollup_1m", "rollup_state", "settings"
+};
+
+static KnownSeries *known_series = NULL;
+static bool known_series_stale = true;
+static Oid	series_table = InvalidOid;
+static Oid	histogram_type = InvalidOid;
+
+static Oid	saved_user;
+static int	saved_context;
+static int	guc_level;
+
+static SPIPlanPtr plan_state;
+static SPIPlanPtr plan_live;
+
+/* Ids may be wrong once the table series has been truncated or made anew */
+static void
+forget_series(Datum arg, Oid relation)
+{
+	if (relation == InvalidOid || relation == series_table)
+		known_series_stale = true;
+}
+
+static Oid
+owner_of(Oid relation)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+	Oid			owner = InvalidOid;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+		ReleaseSysCache(tuple);
+	}
+	return owner;
+}
+
+/* The one owner of all storage tables; InvalidOid when there is no storage */
+static Oid
+find_storage(void)
+{
+	Oid			schema = get_namespace_oid(SCHEMA_NAME, true);
+	Oid			owner = InvalidOid;
+
+	if (!OidIsValid(schema) || !OidIsValid(get_relname_relid(storage_tables[0], schema)) ||
+		!OidIsValid(get_extension_oid(SCHEMA_NAME, true)))
+		return InvalidOid;
+	for (int i = 0; i < lengthof(storage_tables); i++)
+	{
+		Oid			relation = get_relname_relid(storage_tables[i], schema);
+		Oid			owner_here = OidIsValid(relation) ? owner_of(relation) : InvalidOid;
+
+		if (!OidIsValid(owner_here))
+			ereport(ERROR,
+					errcode(ERRCODE_UNDEFINED_TABLE),
+					errmsg("storage table %s.%s is missing", SCHEMA_NAME, storage_tables[i]),
+					errhint("Apply the migrations again."));
+		if (i > 0 && owner_here != owner)
+			ereport(ERROR,
+					errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					errmsg("storage tables %s.%s and %s.%s belong to different roles",
+						   SCHEMA_NAME, storage_tables[0], SCHEMA_NAME, storage_tables[i]),
+					errhint("Give them all to one role with ALTER TABLE ... OWNER TO."));
+		owner = owner_here;
+		if (strcmp(storage_tables[i], "series") == 0 && relation != series_table)
+		{
+			series_table = relation;
+			known_series_stale = true;
+		}
+	}
+
+	histogram_type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
+									 CStringGetDatum("histogram"), ObjectIdGetDatum(schema));
+	if (!OidIsValid(histogram_type))
+		ereport(ERROR,
+				errcode(ERRCODE_UNDEFINED_OBJECT),
+				errmsg("type %s.histogram is missing", SCHEMA_NAME),
+				errhint("Create the extension again."));
+	return owner;
+}
+
+
+/*
+ * Become the owner of the storage tables, with SPI connected.  False, and
+ * nothing has changed, when there are none.
+ */
+bool
+mhm_store_enter(void)
+{
+	static bool registered = false;
+	Oid			owner;
+
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(forget_series, (Datum) 0);
+		registered = true;
+	}
+	owner = find_storage();
+	if (!OidIsValid(owner))
+		return false;
+
+	GetUserIdAndSecContext(&saved_user, &saved_context);
+	SetUserIdAndSecContext(owner, saved_context | SECURITY_RESTRICTED_OPERATION);
+	guc_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	return true;
+}
+
+void
+mhm_store_leave(void)
+{
+	PopActiveSnapshot();
+	SPI_finish();
+	AtEOXact_GUC(false, guc_level);
+	SetUserIdAndSecContext(saved_user, saved_context);
+}
+
+static void
+check_result(int result, const char *query)
+{
+	if (result < 0)
+		elog(ERROR, "%s from: %s", SPI_result_code_string(result), query);
+}
+
+static void
+execute_plan(SPIPlanPtr *plan, const char *query, int arguments, Oid *types,
+			 Datum *values, const char *nulls)
+{
+	if (*plan == NULL)
+	{
+		SPIPlanPtr	prepared = SPI_prepare(query, arguments, types);
+
+		if (prepared == NULL)
+			check_result(SPI_result, query);
+		SPI_keepplan(prepared);
+		*plan = prepared;
+	}
+	check_result(SPI_execute_plan(*plan, values, nulls, false, 0), query);
+}
+
+/* Let a query read rows under a name */
+static Tuplestorestate *
+offer_rows(const char *name, TupleDesc columns, uint32 expected)
+{
+	Tuplestorestate *rows = tuplestore_begin_heap(false, false, work_mem);
+	EphemeralNamedRelation relation = palloc0(sizeof(EphemeralNamedRelationData));
+
+	relation->md.name = pstrdup(name);
+	relation->md.reliddesc = InvalidOid;
+	relation->md.tupdesc = columns;
+	relation->md.enrtype = ENR_NAMED_TUPLESTORE;
+	relation->md.enrtuples = expected;
+	relation->reldata = rows;
+	if (SPI_register_relation(relation) != SPI_OK_REL_REGISTER)
+		elog(ERROR, "rows could not be offered under the name %s", name);
+	return rows;
+}
+
+static void
+withdraw_rows(const char *name, Tuplestorestate *rows)
+{
+	(void) SPI_unregister_relation(name);
+	tuplestore_end(rows);
+}
+
+/* What storage knows of a region */
+void
+mhm_store_read_state(uint64 region_id, MhmStoredState *state)
+{
+	static const char query[] =
+		"select s.tick, s.at, (select max(f.tick) from meshhook_metrics.flush_state f) "
+		"from (values (1)) one (row) "
+		"left join meshhook_metrics.flush_state s on s.region_id = $1";
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum((int64) region_id)};
+	Datum		tick;
+	bool		is_null;
+
+	check_result(SPI_execute_with_args(query, 1, types, values, NULL, true, 1), query);
+	memset(state, 0, sizeof(*state));
+	tick = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null);
+	if (!is_null)
+	{
+		state->found = true;
+		state->tick = (uint64) DatumGetInt64(tick);
+		state->at = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
+													  SPI_tuptable->tupdesc, 2, &is_null));
+	}
+	tick = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3, &is_null);
+	if (!is_null)
+		state->highest_tick = (uint64) DatumGetInt64(tick);
+}
+
+/* Which flush this is: committed with everything else of it, or not at all */
+static void
+write_state(const MhmFlush *flush)
+{
+	Oid			types[] = {INT8OID, INT8OID, TIMESTAMPTZOID};
+	Datum		values[3];
+
+	values[0] = Int64GetDatum((int64) mhm_region->region_id);
+	values[1] = Int64GetDatum((int64) flush->tick);
+	values[2] = TimestampTzGetDatum(flush->at);
+	execute_plan(&plan_state,
+				 "insert into meshhook_metrics.flush_state (region_id, tick, at) "
+				 "values ($1, $2, $3) "
+				 "on conflict (region_id) do update set tick = excluded.tick, at = excluded.at",
+				 3, types, values, NULL);
+}
+
+/* Take the ids that are known already; returns how many are not */
+static uint32
+recall_series(MhmFlush *flush)
+{
+	uint32		unknown = 0;
+
+	if (known_series == NULL)
+		known_series = MemoryContextAllocExtended(TopMemoryContext,
+												  mhm_region->geometry.series_slots * sizeof(KnownSeries),
+												  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	if (known_series_stale)
+	{
+		memset(known_series, 0, mhm_region->geometry.series_slots * sizeof(KnownSeries));
+		known_series_stale = false;
+	}
+	for (uint32 i = 0; i < flush->changes_count; i++)
+	{
+		MhmChange  *change = &flush->changes[i];
+		KnownSeries *known = &known_series[change->number];
+
+		change->id = known->generation == change->generation ? known->id : 0;
+		if (change->id == 0)
+			unknown++;
+	}
+	return unknown;
+}
+
+/* The flush has been committed, and with it the ids of its series */
+void
+mhm_store_remember_series(const MhmFlush *flush)
+{
+	for (uint32 i = 0; i < flush->changes_count; i++)
+	{
+		KnownSeries *known = &known_series[flush->changes[i].number];
+
+		known->generation = flush->changes[i].generation;
+		known->id = flush->changes[i].id;
+	}
+}
+
+static TupleDesc
+new_series_columns(void)
+{
+	TupleDesc	columns = CreateTemplateTupleDesc(5);
+
+	TupleDescInitEntry(columns, 1, "number", INT4OID, -1, 0);
+	TupleDescInitEntry(columns, 2, "tenant_id", UUIDOID, -1, 0);
+	TupleDescInitEntry(columns, 3, "metric", TEXTOID, -1, 0);
+	TupleDescInitEntry(columns, 4, "kind", TEXTOID, -1, 0);
+	TupleDescInitEntry(columns, 5, "labels", JSONBOID, -1, 0);
+	return columns;
+}
+
+static void
+put_new_series(Tuplestorestate *rows, TupleDesc columns, int32 number, MhmChange *change)
+{
+	Datum		values[5];
+	bool		nulls[5] = {false};
+
+	values[0] = Int32GetDatum(number);
+	values[1] = UUIDPGetDatum(&change->tenant);
+	values[2] = PointerGetDatum(cstring_to_text_with_len(change->metric, change->metric_length));
+	values[3] = CStringGetTextDatum(mhm_kind_name(change->kind));
+	values[4] = JsonbPGetDatum(mhm_labels_jsonb(change->labels, change->labels_length,
+												change->overflow));
+	tuplestore_putvalues(rows, columns, values, nulls);
+}
+
+/* Both sides by the digest, which is what the unique index has */
+#define SAME_SERIES \
+	"s.tenant_id = n.tenant_id and s.metric = n.metric and s.labels = n.labels " \
+	"and meshhook_metrics.labels_digest(s.labels) = meshhook_metrics.labels_digest(n.labels)"
+
+/* Give ids to the series that have none yet, all in a few statements */
+static void
+identify_series(MhmFlush *flush, uint32 unknown)
+{
+	static const char *const statements[] = {
+		"insert into meshhook_metrics.series (tenant_id, metric, kind, labels) "
+		"select n.tenant_id, n.metric, n.kind, n.labels "
+		"from new_series n "
+		"where not exists (select from meshhook_metrics.series s where " SAME_SERIES ") "
+		"on conflict do nothing",
+		/* A metric that was reset may come again as another kind */
+		"update meshhook_metrics.series s "
+		"set kind = n.kind "
+		"from new_series n "
+		"where s.kind <> n.kind and " SAME_SERIES,
+		"select n.number, s.id "
+		"from new_series n "
+		"join meshhook_metrics.series s on " SAME_SERIES
+	};
+	TupleDesc	columns = new_series_columns();
+	Tuplestorestate *rows = offer_rows("new_series", columns, unknown);
+
+	for (uint32 i = 0; i < flush->changes_count; i++)
+		if (flush->changes[i].id == 0)
+			put_new_series(rows, columns, (int32) i, &flush->changes[i]);
+	for (int i = 0; i < lengthof(statements); i++)
+		check_result(SPI_execute(statements[i], false, 0), statements[i]);
+	if (SPI_processed != unknown)
+		ereport(ERROR,
+				errcode(ERRCODE_DATA_EXCEPTION),
+				errmsg("table meshhook_metrics.series took %u series and shows " UINT64_FORMAT " of them",
+					   unknown, (uint64) SPI_processed),
+				errhint("Look for a trigger or a policy on the table."));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		bool		is_null;
+		Datum		number = SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &is_null);
+
+		flush->changes[DatumGetInt32(number)].id =
+			DatumGetInt64(SPI_getbinval(tuple, SPI_tuptable->tupdesc, 2, &is_null));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	withdraw_rows("new_series", rows);
+}
+
+static int
+compare_changes(const void *a, const void *b)
+{
+	const MhmChange *left = a;
+	const MhmChange *right = b;
+	int			order = memcmp(&left->tenant, &right->tenant, sizeof(pg_uuid_t));
+
+	if (order == 0)
+		order = left->id < right->id ? -1 : left->id > right->id;
+	return order;
+}
+
+/* Columns of live that come from the changes */
+enum
+{
+	LIVE_TENANT_ID,
+	LIVE_SERIES_ID,
+	LIVE_COUNT,
+	LIVE_SUM,
+	LIVE_MIN,
+	LIVE_MAX,
+	LIVE_LAST,
+	LIVE_HISTOGRAM,
+	LIVE_COLUMNS
+};
+
+static TupleDesc
+live_columns(void)
+{
+	TupleDesc	columns = CreateTemplateTupleDesc(LIVE_COLUMNS);
+
+	TupleDescInitEntry(columns, LIVE_TENANT_ID + 1, "tenant_id", UUIDOID, -1, 0);
+	TupleDescInitEntry(columns, LIVE_SERIES_ID + 1, "series_id", INT8ARRAYOID, -1, 0);
+	TupleDescInitEntry(columns, LIVE_COUNT + 1, "count", INT8ARRAYOID, -1, 0);
+	TupleDescInitEntry(columns, LIVE_SUM + 1, "sum", FLOAT8ARRAYOID, -1, 0);
+	TupleDescInitEntry(columns, LIVE_MIN + 1, "min", FLOAT8ARRAYOID, -1, 0);
+	TupleDescInitEntry(columns, LIVE_MAX + 1, "max", FLOAT8ARRAYOID, -1, 0);
+	TupleDescInitEntry(columns, LIVE_LAST + 1, "last", FLOAT8ARRAYOID, -1, 0);
+	TupleDescInitEntry(columns, LIVE_HISTOGRAM + 1, "histogram", get_array_type(histogram_type), -1, 0);
+	return columns;
+}
+
+/* One value of a change; false when its kind has none */
+static bool
+live_value(const MhmChange *change, int column, Datum *value)
+{
+	switch (column)
+	{
+		case LIVE_SERIES_ID:
+			*value = Int64GetDatum(change->id);
+			return true;
+		case LIVE_COUNT:
+			*value = Int64GetDatum((int64) change->count);
+			return true;
+		case LIVE_SUM:
+			*value = Float8GetDatum(change->sum);
+			return true;
+		case LIVE_MIN:
+			*value = Float8GetDatum(change->min);
+			return isfinite(change->min);
+		case LIVE_MAX:
+			*value = Float8GetDatum(change->max);
+			return isfinite(change->max);
+		case LIVE_LAST:
+			*value = Float8GetDatum(change->last);
+			return change->kind == MHM_GAUGE;
+		case LIVE_HISTOGRAM:
+			*value = PointerGetDatum(change->histogram);
+			return change->histogram != NULL;
+	}
+	return false;
+}
+
+/* An array over the changes of one row; NULL when none has a value */
+static ArrayType *
+live_array(const MhmChange *changes, int count, int column, Oid type)
+{
+	Datum		values[SERIES_PER_ROW];
+	bool		nulls[SERIES_PER_ROW];
+	int			lower = 1;
+	int			present = 0;
+	int16		length;
+	bool		by_value;
+	char		alignment;
+
+	for (int i = 0; i < count; i++)
+	{
+		nulls[i] = !live_value(&changes[i], column, &values[i]);
+		present += !nulls[i];
+	}
+	if (present == 0)
+		return NULL;
+	get_typlenbyvalalign(type, &length, &by_value, &alignment);
+	return construct_md_array(values, present < count ? nulls : NULL, 1, &count, &lower,
+							  type, length, by_value, alignment);
+}
+
+/* One row of live: changes of one tenant */
+static void
+put_live_row(Tuplestorestate *rows, TupleDesc columns, const MhmChange *changes, int count)
+{
+	static const Oid element_types[LIVE_COLUMNS] = {
+		InvalidOid, INT8OID, INT8OID, FLOAT8OID, FLOAT8OID, FLOAT8OID, FLOAT8OID, InvalidOid
+	};
+	Datum		values[LIVE_COLUMNS];
+	bool		nulls[LIVE_COLUMNS] = {false};
+
+	values[LIVE_TENANT_ID] = UUIDPGetDatum(&changes->tenant);
+	for (int column = LIVE_SERIES_ID; column < LIVE_COLUMNS; column++)
+	{
+		ArrayType  *array = live_array(changes, count, column,
+									   column == LIVE_HISTOGRAM ? histogram_type : element_types[column]);
+
+		values[column] = PointerGetDatum(array);
+		nulls[column] = (array == NULL);
+	}
+	tuplestore_putvalues(rows, columns, values, nulls);
+}
+
+static void
+put_live_rows(Tuplestorestate *rows, TupleDesc columns, const MhmFlush *flush)
+{
+	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext,
+													  "meshhook_metrics live row",
+													  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext before = MemoryContextSwitchTo(row_context);
+	uint32		first = 0;
+
+	for (uint32 i = 1; i <= flush->changes_count; i++)
+	{
+		if (i < flush->changes_count && i - first < SERIES_PER_ROW &&
+			memcmp(&flush->changes[i].tenant, &flush->changes[first].tenant, sizeof(pg_uuid_t)) == 0)
+			continue;
+		put_live_row(rows, columns, &flush->changes[first], (int) (i - first));
+		MemoryContextReset(row_context);
+		first = i;
+	}
+	MemoryContextSwitchTo(before);
+	MemoryContextDelete(row_context);
+}
+
+static void
+write_live(MhmFlush *flush)
+{
+	Oid			types[] = {TIMESTAMPTZOID, FLOAT8OID};
+	Datum		values[2];
+	TupleDesc	columns = live_columns();
+	Tuplestorestate *rows;
+
+	qsort(flush->changes, flush->changes_count, sizeof(MhmChange), compare_changes);
+	rows = offer_rows("flushed", columns, flush->changes_count / 100 + 1);
+	put_live_rows(rows, columns, flush);
+	values[0] = TimestampTzGetDatum(flush->at);
+	values[1] = Float8GetDatum(flush->seconds);
+	execute_plan(&plan_live,
+				 "insert into meshhook_metrics.live "
+				 "(tenant_id, at, seconds, series_id, count, sum, min, max, last, histogram) "
+				 "select f.tenant_id, $1, $2, f.series_id, f.count, f.sum, f.min, f.max, f.last, f.histogram "
+				 "from flushed f",
+				 2, types, values, NULL);
+	withdraw_rows("flushed", rows);
+}
+
+/* Write all of a flush; the caller commits */
+void
+mhm_store_write(MhmFlush *flush)
+{
+	uint32		unknown;
+
+	write_state(flush);
+	unknown = recall_series(flush);
+	if (unknown > 0)
+		identify_series(flush, unknown);
+	write_live(flush);
+}
+
+/* Call something of the extension's that works on the tables */
+void
+mhm_store_call(const char *query, TimestampTz now)
+{
+	Oid			types[] = {TIMESTAMPTZOID};
+	Datum		values[] = {TimestampTzGetDatum(now)};
+
+	check_result(SPI_execute_with_args(query, 1, types, values, NULL, false, 0), query);
+}
+
+/* Bring the tenants' own quotas into shared memory */
+void
+mhm_store_read_quotas(void)
+{
+	static const char query[] =
+		"select s.tenant_id, s.value::numeric "
+		"from meshhook_metrics.settings s "
+		"where s.name = 'max_series' and s.value ~ '^[0-9]{1,9}$'";
+	MhmQuota   *quotas;
+	uint32		count;
+
+	check_result(SPI_execute(query, true, MHM_MAX_QUOTAS), query);
+	count = (uint32) SPI_processed;
+	quotas = palloc((count + 1) * sizeof(MhmQuota));
+	for (uint32 i = 0; i < count; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		bool		is_null;
+
+		quotas[i].tenant = *DatumGetUUIDP(SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &is_null));
+		quotas[i].series = (uint32) atoi(SPI_getvalue(tuple, SPI_tuptable->tupdesc, 2));
+	}
+	mhm_quotas_replace(quotas, count);
+	SPI_freetuptable(SPI_tuptable);
+}

@@ -1,0 +1,535 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *	  The flush worker
+ *
+ * Owns the background process that brings what was recorded into the storage
+ * tables (a tick), rolls a minute up when it has closed, retires idle series
+ * and, where pg_cron does not, calls rollup() and maintain().  Nothing calls it
+ * but its latch: the clock, flush() and the postmaster.
+ *
+ * Exactly once.  A tick takes what has changed, notes in the journal what will
+ * be stored, says in the region that this flush is pending, and commits one
+ * transaction that also writes the flush's tick to flush_state.  Then it notes
+ * in the region what is stored, and that nothing is pending.  Killed anywhere,
+ * the next worker finds a pending flush and looks into flush_state: committed,
+ * it notes what the journal says, else it forgets it, and the changes go with
+ * the next flush.  The same happens after an error, so there is one way only.
+ *
+ * Every transaction is a duty's (duty.c), which catches its errors.  What was
+ * recorded meanwhile stays in the region.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/xact.h"
+#include "compat.h"
+#include "duty.h"
+#include "flush.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "registry.h"
+#include "settings.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "workerdatabase.h"
+#include "workerstate.h"
+
+#define WORKER_NAME				"meshhook_metrics worker"
+#define RESTART_SECONDS			1
+
+#define LOCK_TIMEOUT			"2s"
+#define FLUSH_TIMEOUT_MS		(30 * 1000)
+#define UPKEEP_TIMEOUT_MS		(30 * 60 * 1000)
+
+#define ROLLUP_EVERY			(5 * USECS_PER_MINUTE)
+#define MAINTAIN_EVERY			USECS_PER_HOUR
+
+/* A series that nobody has recorded to for so long makes room */
+#define IDLE_BEFORE_RETIREMENT	USECS_PER_DAY
+#define IDLE_UNDER_PRESSURE		(10 * USECS_PER_MINUTE)
+
+/* How long the last flush waits for backends that end */
+#define LAST_BACKENDS_TIMEOUT_US	(10 * USECS_PER_SEC)
+#define LOOK_FOR_BACKENDS_MS	20
+
+PGDLLEXPORT void mhm_worker_main(Datum arg);
+
+static void flush_changes(void);
+static void close_minutes(void);
+static void roll_up(void);
+static void maintain(void);
+
+static Duty flush_duty = {.what = "flush", .timeout_ms = FLUSH_TIMEOUT_MS, .perform = flush_changes};
+static Duty minute_duty = {.what = "close a minute", .timeout_ms = FLUSH_TIMEOUT_MS, .perform = close_minutes};
+static Duty rollup_duty = {.what = "roll up", .timeout_ms = UPKEEP_TIMEOUT_MS, .perform = roll_up};
+static Duty maintain_duty = {.what = "maintain storage", .timeout_ms = UPKEEP_TIMEOUT_MS, .perform = maintain};
+static Duty *const duties[] = {&flush_duty, &minute_duty, &rollup_duty, &maintain_duty};
+
+static MemoryContext flush_context;
+static bool storage_there;		/* as the last transaction saw it */
+static bool taken_unsettled = true; /* something may be taken of a flush that failed */
+static bool state_known = false;	/* has flush_state been read? */
+static uint64 next_tick;
+
+static TimestampTz interval_began_at;	/* when changes were last collected */
+static instr_time interval_began;
+static TimestampTz minute_closed;	/* the minute that is open since */
+static TimestampTz rolled_up_at;
+static TimestampTz maintained_at;
+
+static void
+note_shutdown(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	ShutdownRequestPending = true;
+	if (mhm_duty_cancellable)
+	{
+		QueryCancelPending = true;
+		InterruptPending = true;
+	}
+	SetLatch(MyLatch);
+	errno = save_errno;
+}
+
+static TimestampTz
+start_of_minute(TimestampTz at)
+{
+	TimestampTz past = at % USECS_PER_MINUTE;
+
+	return at - (past < 0 ? past + USECS_PER_MINUTE : past);
+}
+
+/*
+ * Find out whether the pending flush was committed, and have the region know.
+ * What was taken for a flush that was not goes with the next one.
+ */
+static void
+settle_pending(void)
+{
+	MhmStoredState state;
+
+	if (mhm_region->pending_tick != 0)
+	{
+		mhm_store_read_state(mhm_region->pending_region_id, &state);
+		if (state.found && state.tick == mhm_region->pending_tick)
+		{
+			if (!mhm_journal_apply(mhm_region->pending_region_id, mhm_region->pending_tick))
+			{
+				ereport(WARNING,
+						errcode(ERRCODE_DATA_CORRUPTED),
+						errmsg("what flush " UINT64_FORMAT " of meshhook_metrics stored is not known",
+							   mhm_region->pending_tick),
+						errdetail("Its file in pg_stat is missing or damaged. Everything recorded until now is taken as stored; what came since that flush is not."));
+				mhm_flush_give_up_unstored();
+			}
+			mhm_region->flushed_tick = mhm_region->pending_tick;
+		}
+		pg_write_barrier();
+		mhm_region->pending_tick = 0;
+		taken_unsettled = true;
+	}
+	if (taken_unsettled)
+	{
+		mhm_flush_keep_all_taken();
+		taken_unsettled = false;
+	}
+}
+
+/* Once, and after an error: where storage stands */
+static void
+learn_state(void)
+{
+	MhmStoredState state;
+
+	if (state_known)
+		return;
+	mhm_store_read_state(mhm_region->region_id, &state);
+	if (state.found && state.tick > mhm_region->flushed_tick)
+	{
+		ereport(WARNING,
+				errcode(ERRCODE_DATA_CORRUPTED),
+				errmsg("metrics in shared memory are older than what is stored of them"),
+				errdetail("They were flushed up to tick " UINT64_FORMAT ", storage has tick " UINT64_FORMAT ". What they hold is taken as stored.",
+						  mhm_region->flushed_tick, state.tick));
+		mhm_flush_give_up_unstored();
+		mhm_region->flushed_tick = state.tick;
+	}
+	next_tick = Max(state.highest_tick, mhm_region->flushed_tick) + 1;
+	if (interval_began_at == 0 && state.found)
+		interval_began_at = state.at;
+	state_known = true;
+}
+
+/*
+ * How long the changes took to come.  By the monotonic clock; in the first
+ * flush of a process, by what the last one wrote.
+ */
+static double
+seconds_of_interval(TimestampTz now)
+{
+	if (!INSTR_TIME_IS_ZERO(interval_began))
+		return mhm_milliseconds_since(interval_began) / 1000.0;
+	if (interval_began_at != 0 && now > interval_began_at)
+		return (double) (now - interval_began_at) / USECS_PER_SEC;
+	return mhm_flush_interval / 1000.0;
+}
+
+/*
+ * The moment up to which changes are counted.  The flush that ends a minute
+ * comes a moment after it has ended; what it brings is that minute's.
+ */
+static TimestampTz
+end_of_interval(TimestampTz now, double seconds)
+{
+	TimestampTz boundary = start_of_minute(now);
+
+	if ((double) (now - boundary) / USECS_PER_SEC <= seconds / 2)
+		return boundary - 1;
+	return now;
+}
+
+static void
+note_flushed(uint64 request, double began_ms, TimestampTz now)
+{
+	SpinLockAcquire(&mhm_worker_state->mutex);
+	mhm_worker_state->done = Max(mhm_worker_state->done, request);
+	mhm_worker_state->report.last_flush_at = now;
+	mhm_worker_state->report.last_flush_ms = began_ms;
+	mhm_worker_state->report.tick = mhm_region->flushed_tick;
+	SpinLockRelease(&mhm_worker_state->mutex);
+	ConditionVariableBroadcast(&mhm_worker_state->stored);
+}
+
+static uint64
+flushes_requested(void)
+{
+	uint64		requested;
+
+	SpinLockAcquire(&mhm_worker_state->mutex);
+	requested = mhm_worker_state->requested;
+	SpinLockRelease(&mhm_worker_state->mutex);
+	return requested;
+}
+
+/* One tick */
+static void
+flush_changes(void)
+{
+	uint64		request = flushes_requested();
+	MhmFlush	flush = {0};
+	TimestampTz now;
+	instr_time	began;
+	MemoryContext transaction_context;
+
+	storage_there = mhm_store_enter();
+	if (!storage_there)
+	{
+		state_known = false;
+		CommitTransactionCommand();
+		return;
+	}
+	settle_pending();
+	learn_state();
+
+	INSTR_TIME_SET_CURRENT(began);
+	now = GetCurrentTimestamp();
+	flush.seconds = seconds_of_interval(now);
+	flush.at = end_of_interval(now, flush.seconds);
+	flush.tick = next_tick;
+	/* From here on something is taken: an error is settled by the next tick */
+	taken_unsettled = true;
+	MemoryContextReset(flush_context);
+	transaction_context = MemoryContextSwitchTo(flush_context);
+	mhm_flush_collect(&flush);
+	if (flush.changes_count > 0)
+	{
+		state_known = false;
+		mhm_journal_write(&flush);
+		MemoryContextSwitchTo(transaction_context);
+		mhm_store_write(&flush);
+	}
+	else
+		MemoryContextSwitchTo(transaction_context);
+	mhm_store_leave();
+	CommitTransactionCommand();
+
+	if (flush.changes_count > 0)
+	{
+		mhm_flush_apply(&flush);
+		mhm_region->flushed_tick = flush.tick;
+		pg_write_barrier();
+		mhm_region->pending_tick = 0;
+		mhm_store_remember_series(&flush);
+		next_tick = flush.tick + 1;
+		state_known = true;
+	}
+	taken_unsettled = false;
+	interval_began_at = now;
+	interval_began = began;
+	note_flushed(request, mhm_milliseconds_since(began), now);
+}
+
+/* Roll up the minutes that have ended, and what is done once a minute */
+static void
+close_minutes(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz minute = start_of_minute(now);
+	TimestampTz idle_since = now - IDLE_BEFORE_RETIREMENT;
+
+	if (!mhm_store_enter())
+	{
+		CommitTransactionCommand();
+		return;
+	}
+	mhm_store_call("select meshhook_metrics.close_minutes($1)", now);
+	mhm_store_read_quotas();
+	mhm_store_leave();
+	CommitTransactionCommand();
+	minute_closed = minute;
+
+	LWLockAcquire(mhm_registry_lock, LW_SHARED);
+	if (mhm_region->used_series > mhm_region->geometry.max_series / 10 * 9 ||
+		mhm_region->used_histograms > mhm_region->geometry.max_histograms / 10 * 9)
+		idle_since = now - IDLE_UNDER_PRESSURE;
+	LWLockRelease(mhm_registry_lock);
+	(void) mhm_registry_retire_idle(idle_since);
+}
+
+/* Where nothing else does it, or has done it for long, the worker does */
+#define UNLESS_PG_CRON_DOES \
+	" where not meshhook_metrics.scheduled_by_pg_cron() " \
+	"or exists (select from meshhook_metrics.rollup_state s " \
+	"where s.target = '5m' and s.complete_until < $1 - interval '30 minutes')"
+
+static void
+roll_up(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (mhm_store_enter())
+	{
+		mhm_store_call("select meshhook_metrics.rollup()" UNLESS_PG_CRON_DOES, now);
+		mhm_store_leave();
+	}
+	CommitTransactionCommand();
+	rolled_up_at = now;
+}
+
+static void
+maintain(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (mhm_store_enter())
+	{
+		mhm_store_call("select meshhook_metrics.maintain()" UNLESS_PG_CRON_DOES, now);
+		mhm_store_leave();
+	}
+	CommitTransactionCommand();
+	maintained_at = now;
+}
+
+/* The next moment at which the clock asks for a flush */
+static TimestampTz
+next_flush_at(TimestampTz now)
+{
+	TimestampTz interval = (TimestampTz) mhm_flush_interval * 1000;
+	TimestampTz next = now - now % interval + interval;
+
+	return Min(next, start_of_minute(now) + USECS_PER_MINUTE);
+}
+
+/*
+ * Flush, if it is time to or somebody wants it.  A clock that is set back or
+ * stands still holds it up for one and a half intervals at most.
+ */
+static bool
+flush_if_due(TimestampTz *planned)
+{
+	static uint64 tried = 0;	/* the last request that had its attempt */
+	TimestampTz now = GetCurrentTimestamp();
+	uint64		request = flushes_requested();
+	bool		requested = request > tried;
+	double		waiting_ms;
+
+	if (!requested && now < *planned && *planned <= next_flush_at(now) &&
+		(INSTR_TIME_IS_ZERO(interval_began) ||
+		 mhm_milliseconds_since(interval_began) < 1.5 * mhm_flush_interval))
+		return false;
+	tried = request;
+	*planned = next_flush_at(now);
+	if (!requested && mhm_duty_backs_off(&flush_duty, &waiting_ms))
+		return false;
+	return mhm_duty_attempt(&flush_duty);
+}
+
+static void
+do_if_due(Duty *duty, bool due)
+{
+	double		waiting_ms;
+
+	if (due && storage_there && !ShutdownRequestPending && !mhm_duty_backs_off(duty, &waiting_ms))
+		(void) mhm_duty_attempt(duty);
+}
+
+static bool
+has_passed(TimestampTz since, TimestampTz now, int64 period)
+{
+	return now - since >= period || now < since;
+}
+
+static void
+wait_for_work(TimestampTz planned)
+{
+	long		wait_ms = (long) ((planned - GetCurrentTimestamp()) / 1000 + 1);
+	double		remaining_ms;
+
+	for (int i = 0; i < lengthof(duties); i++)
+		if (mhm_duty_backs_off(duties[i], &remaining_ms))
+			wait_ms = Min(wait_ms, (long) remaining_ms + 1);
+	wait_ms = Max(Min(wait_ms, mhm_flush_interval), 1);
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, wait_ms,
+					 PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+}
+
+/* Wait until those who record have ended, as far as that takes a moment only */
+static void
+await_last_backends(void)
+{
+	instr_time	began;
+
+	INSTR_TIME_SET_CURRENT(began);
+	while (mhm_client_backends_compat() > 0 &&
+		   mhm_milliseconds_since(began) * 1000 < LAST_BACKENDS_TIMEOUT_US)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 LOOK_FOR_BACKENDS_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * Asked to end: by the postmaster, which is stopping, or by an administrator
+ * or a DROP DATABASE, after which the postmaster starts us again.
+ */
+static void
+shut_down(void)
+{
+	if (mhm_server_is_stopping())
+	{
+		await_last_backends();
+		ShutdownRequestPending = false;
+		if (mhm_duty_attempt(&flush_duty) && mhm_region->pending_tick == 0)
+			mhm_journal_remove();
+	}
+	/* Exit status 0 would unregister us for good */
+	proc_exit(1);
+}
+
+static void
+forget_worker(int code, Datum arg)
+{
+	SpinLockAcquire(&mhm_worker_state->mutex);
+	mhm_worker_state->report.pid = 0;
+	SpinLockRelease(&mhm_worker_state->mutex);
+}
+
+static void
+announce_worker(void)
+{
+	before_shmem_exit(forget_worker, (Datum) 0);
+	SpinLockAcquire(&mhm_worker_state->mutex);
+	mhm_worker_state->report.pid = MyProcPid;
+	mhm_worker_state->report.tick = mhm_region->flushed_tick;
+	SpinLockRelease(&mhm_worker_state->mutex);
+}
+
+static void
+fix_settings(void)
+{
+	static const char *const fixed[][2] = {
+		{"search_path", "pg_catalog, pg_temp"},
+		/* Once committed here it must survive our own crash, and wait for nobody */
+		{"synchronous_commit", "local"},
+		{"lock_timeout", LOCK_TIMEOUT},
+		{"default_transaction_isolation", "read committed"},
+		{"transaction_timeout", "0"},
+		{"jit", "off"},
+		{"TimeZone", "UTC"}
+	};
+
+	for (int i = 0; i < lengthof(fixed); i++)
+		if (GetConfigOption(fixed[i][0], true, false) != NULL)
+			SetConfigOption(fixed[i][0], fixed[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+void
+mhm_worker_main(Datum arg)
+{
+	TimestampTz planned = 0;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, note_shutdown);
+	BackgroundWorkerUnblockSignals();
+	mhm_connect_to_database();
+	fix_settings();
+	announce_worker();
+	flush_context = AllocSetContextCreate(TopMemoryContext, "meshhook_metrics flush",
+										  ALLOCSET_DEFAULT_SIZES);
+	for (int i = 0; i < lengthof(duties); i++)
+		mhm_duty_add(duties[i]);
+	for (;;)
+	{
+		TimestampTz now;
+
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			mhm_end_if_database_changed();
+		}
+		if (ShutdownRequestPending)
+			shut_down();
+		(void) flush_if_due(&planned);
+		now = GetCurrentTimestamp();
+		do_if_due(&minute_duty, start_of_minute(now) != minute_closed);
+		do_if_due(&rollup_duty, has_passed(rolled_up_at, now, ROLLUP_EVERY));
+		do_if_due(&maintain_duty, has_passed(maintained_at, now, MAINTAIN_EVERY));
+		if (!ShutdownRequestPending && !ConfigReloadPending)
+			wait_for_work(planned);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* Called while the server starts; does nothing in the server of pg_upgrade */
+void
+mhm_worker_register(void)
+{
+	BackgroundWorker worker;
+
+	if (IsBinaryUpgrade)
+		return;
+	memset(&worker, 0, sizeof(worker));
+	strlcpy(worker.bgw_name, WORKER_NAME, BGW_MAXLEN);
+	strlcpy(worker.bgw_type, WORKER_NAME, BGW_MAXLEN);
+	strlcpy(worker.bgw_library_name, "meshhook_metrics", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "mhm_worker_main", sizeof(worker.bgw_function_name));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = RESTART_SECONDS;
+	RegisterBackgroundWorker(&worker);
+}

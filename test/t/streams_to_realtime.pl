@@ -1,0 +1,345 @@
+# A subscriber of Supabase Realtime gets each flush of its tenant: a row of live
+# in JSON that it can use. The reader here does what Realtime does in the
+# database: a slot of wal2json with its options, the tables of its publication,
+# to_jsonb() of each value, the subscriber's own rights.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use JSON::PP ();
+use List::Util qw(sum0);
+use MetricsCluster;
+use Test::More;
+
+my $a = 'aaaaaaaa-0000-0000-0000-000000000001';
+my $b = 'bbbbbbbb-0000-0000-0000-000000000002';
+my $platform = '00000000-0000-0000-0000-000000000000';
+my $mebibyte = 1024 * 1024;
+
+my $node = new_plain_cluster('main', allows_streaming => 'logical');
+$node->append_conf('postgresql.conf', <<'CONF');
+shared_preload_libraries = 'meshhook_metrics'
+meshhook_metrics.flush_interval = 60s
+CONF
+$node->start;
+remember_region($node);
+
+# The newest minor releases know which plugins a slot may name
+if ($node->safe_psql('postgres', q{select count(*) from pg_settings where name = 'output_plugin_libraries'}))
+{
+	$node->append_conf('postgresql.conf', "output_plugin_libraries = 'wal2json'");
+	$node->restart;
+	remember_region($node);
+}
+supabase_roles($node);
+install_storage($node, role => 'owner_role');
+
+is($node->safe_psql('postgres', <<'SQL'), 'meshhook_metrics.live', 'live, and nothing else, is published');
+select string_agg(format('%I.%I', schemaname, tablename), ', ')
+from pg_publication_tables
+where pubname = 'supabase_realtime'
+SQL
+
+$node->safe_psql('postgres', <<'SQL');
+create schema peer;
+
+-- A value as it arrives: cast from wal2json's text to its type, then to JSON
+create function peer.as_json(field jsonb)
+returns jsonb
+language plpgsql
+as $$
+declare
+	result jsonb;
+begin
+	execute format('select to_jsonb(%L::%s)', field ->> 'value', (field ->> 'typeoid')::oid::regtype) into result;
+	return result;
+end
+$$;
+
+-- The fields that a role may read
+create function peer.fields(relation regclass, fields jsonb, role text)
+returns jsonb
+language sql
+begin atomic
+	select jsonb_object_agg(field ->> 'name', peer.as_json(field))
+	from jsonb_array_elements(fields) field
+	where has_column_privilege(role, relation, field ->> 'name', 'select');
+end;
+
+-- Whether a subscriber finds the row
+create function peer.sees(relation regclass, row_id text, role text, claims text)
+returns boolean
+language plpgsql
+as $$
+declare
+	found_it boolean;
+begin
+	perform set_config('role', role, true), set_config('request.jwt.claims', claims, true);
+	execute format('select exists (select from %s where id = %L)', relation, row_id) into found_it;
+	perform set_config('role', 'none', true);
+	return found_it;
+end
+$$;
+
+-- What a slot has for a publication, for a subscriber of these tenants
+create function peer.changes(slot name, publication name, role text, tenants uuid[])
+returns setof jsonb
+language sql
+as $$
+	with
+		published as materialized (
+			select string_agg(format('%I.%I', schemaname, tablename), ',') as tables
+			from pg_publication_tables
+			where pubname = publication
+		),
+		decoded as materialized (
+			select
+				change.data::jsonb as wal,
+				octet_length(change.data) as bytes
+			from published,
+				pg_logical_slot_get_changes(slot, null, 100,
+					'include-pk', 'true',
+					'include-transaction', 'false',
+					'include-timestamp', 'true',
+					'include-type-oids', 'true',
+					'format-version', '2',
+					'actions', 'insert,update,delete',
+					'add-tables', published.tables) change
+		),
+		located as (
+			select
+				wal,
+				bytes,
+				format('%I.%I', wal ->> 'schema', wal ->> 'table')::regclass as relation
+			from decoded
+		)
+	select jsonb_build_object(
+		'action', wal ->> 'action',
+		'table', relation,
+		'key', wal -> 'pk' -> 0 ->> 'name',
+		'bytes', bytes,
+		'record', peer.fields(relation, wal -> 'columns', role),
+		'old_record', peer.fields(relation, wal -> 'identity', role),
+		'visible', wal ->> 'action' = 'D' or peer.sees(
+			relation,
+			peer.fields(relation, wal -> 'columns', role) ->> 'id',
+			role,
+			jsonb_build_object('app_metadata', jsonb_build_object('tenant_ids', tenants))::text))
+	from located
+$$;
+SQL
+
+# Realtime reads through a temporary slot, for which its session stays open.
+# Another one, which reads all tables, shows what the publication keeps away.
+my $reader = session($node);
+$reader->query_safe("select pg_create_logical_replication_slot('$_', 'wal2json', true)") for qw(realtime everything);
+my $slots = 0;
+
+# All changes since the last call, as a subscriber of tenant A meets them
+sub changes
+{
+	my $lines = $reader->query_safe(
+		"select peer.changes('realtime', 'supabase_realtime', 'authenticated', array['$a']::uuid[])");
+
+	return map { JSON::PP::decode_json($_) } split /\n/, $lines;
+}
+
+# The fresh rows of live, by their tenant, after it is made sure that these are
+# the only changes
+my $seen_until = 0;
+
+sub streamed_ok
+{
+	my ($name) = @_;
+	my @changes = changes();
+	my $expected = $node->safe_psql('postgres',
+		"select id from meshhook_metrics.live where id > $seen_until order by id");
+
+	is(join("\n", map { $_->{record}{id} } @changes), $expected, "$name: the rows of live, in their order");
+	is_deeply([ grep { "$_->{action} $_->{table} $_->{key}" ne 'I meshhook_metrics.live id' } @changes ], [],
+		"$name: inserts into live, and nothing else");
+	$seen_until = $changes[-1]{record}{id} if @changes;
+	my %by_tenant;
+	push @{ $by_tenant{ $_->{record}{tenant_id} } }, $_ for @changes;
+	return %by_tenant;
+}
+
+# What a record says of its series, by metric and labels
+sub by_series
+{
+	my (@changes) = @_;
+	my %series;
+
+	for my $record (map { $_->{record} } @changes)
+	{
+		for my $i (0 .. $#{ $record->{series_id} })
+		{
+			my $name = $node->safe_psql('postgres',
+				"select metric || labels from meshhook_metrics.series where id = $record->{series_id}[$i]");
+
+			die "$name comes twice" if $series{$name};
+			$series{$name} =
+			  { map { $_ => $record->{$_} ? $record->{$_}[$i] : undef } qw(count sum min max last histogram) };
+		}
+	}
+	return \%series;
+}
+
+# Every array has an element for each series
+sub aligned_ok
+{
+	my ($record, $name) = @_;
+	my $length = @{ $record->{series_id} };
+
+	is_deeply(
+		[ grep { defined $record->{$_} && @{ $record->{$_} } != $length } qw(count sum min max last histogram) ],
+		[], "$name: the arrays are as long as each other");
+	return;
+}
+
+# Some of everything, with numbers that are easily written and hard to store
+$node->safe_psql('postgres', <<"SQL");
+select
+	meshhook_metrics.inc('runs_total', 0.1, '{"status": "ok"}', '$a'),
+	meshhook_metrics.inc('runs_total', 2.5, '{"status": "ok"}', '$a'),
+	meshhook_metrics.inc('runs_total', 9007199254740993, '{"status": "failed \\\\ \\"badly\\", {so to say}"}', '$a'),
+	meshhook_metrics.gauge_set('depth', 1e-7, '{}', '$a'),
+	meshhook_metrics.gauge_set('depth', -4.25, '{}', '$a'),
+	meshhook_metrics.observe('seconds', 0.3, '{}', '$a'),
+	meshhook_metrics.observe('seconds', 0, '{}', '$a'),
+	meshhook_metrics.observe('seconds', 7.75, '{}', '$a'),
+	meshhook_metrics.observe('seconds', 1e9, '{}', '$a'),
+	meshhook_metrics.inc('runs_total', 3, '{}', '$b'),
+	meshhook_metrics.inc('scrapes_total', 1);
+SQL
+flush($node);
+my %rows = streamed_ok('a flush');
+is_deeply([ sort keys %rows ], [ sort $a, $b, $platform ], 'a flush brings each tenant');
+is_deeply([ map { scalar @$_ } values %rows ], [ 1, 1, 1 ], 'with one row');
+
+my $record = $rows{$a}[0]{record};
+is_deeply(
+	[ sort keys %$record ],
+	[ sort qw(id tenant_id at seconds series_id count sum min max last histogram) ],
+	'a subscriber reads every column');
+aligned_ok($record, 'all kinds');
+my ($at, $seconds) = split /\|/,
+  $node->safe_psql('postgres', "select extract(epoch from at), seconds from meshhook_metrics.live where id = $record->{id}");
+is($node->safe_psql('postgres', "select extract(epoch from '$record->{at}'::timestamptz)"), $at,
+	'"at" reads as the time that is stored');
+cmp_ok($record->{seconds}, '==', $seconds, '"seconds" is a number');
+cmp_ok($record->{seconds}, '>', 0, 'and a span of time');
+
+my $series = by_series(@{ $rows{$a} });
+my $histogram = delete $series->{'seconds{}'}{histogram};
+is_deeply(
+	$series,
+	{
+		'runs_total{"status": "ok"}' =>
+		  { count => 2, sum => 2.6, min => undef, max => undef, last => undef, histogram => undef },
+		'runs_total{"status": "failed \\ \"badly\", {so to say}"}' =>
+		  { count => 1, sum => 9007199254740992, min => undef, max => undef, last => undef, histogram => undef },
+		'depth{}' => { count => 2, sum => -4.2499999, min => -4.25, max => 1e-7, last => -4.25, histogram => undef },
+		'seconds{}' => { count => 4, sum => 1000000008.05, min => 0, max => 1e9, last => undef },
+	},
+	'each kind has the numbers that were recorded, and null where it has none')
+  or diag(explain($series));
+is(ref $histogram, 'HASH', 'a histogram is an object');
+is_deeply([ sort keys %$histogram ], [ sort qw(schema count sum min max zero offset buckets overflow) ],
+	'with the keys of the contract');
+is_deeply([ @$histogram{qw(schema count sum min max zero overflow)} ], [ 3, 4, 1000000008.05, 0, 1e9, 1, 1 ],
+	'whose numbers are those of the samples');
+is(sum0(@{ $histogram->{buckets} }), 2, 'and whose buckets have the others');
+
+# A bucket i is (2^((offset + i - 1) / 8), 2^((offset + i) / 8)], as docs say
+my @filled = grep { $histogram->{buckets}[$_] } 0 .. $#{ $histogram->{buckets} };
+is($node->safe_psql('postgres', <<"SQL"), '(0.29730177875068026,0.32421] (7.337,8]', 'where the samples are');
+select string_agg(format('(%s,%s]', lower, upper), ' ' order by lower)
+from (
+	select
+		case when lower < 1 then lower::text::numeric else round(lower::numeric, 3) end as lower,
+		case when lower < 1 then round(upper::numeric, 5) else upper::numeric end as upper
+	from meshhook_metrics.histogram_buckets((
+		select histogram
+		from meshhook_metrics.snapshot('$a')
+		where metric = 'seconds'))
+	where lower > 0 and upper < 100) b
+SQL
+
+$record = $rows{$b}[0]{record};
+is_deeply([ @$record{qw(count sum min max last histogram)} ], [ [1], [3], undef, undef, undef, undef ],
+	'where there are only counters, the other arrays are null');
+
+# Realtime sends a row to those who see it
+is_deeply([ map { $rows{$_}[0]{visible} } $a, $b, $platform ], [ JSON::PP::true, JSON::PP::false, JSON::PP::false ],
+	'a subscriber sees the row of its tenant, not those of others');
+
+# Only what has changed
+$node->safe_psql('postgres', <<"SQL");
+select meshhook_metrics.inc('runs_total', 1, '{"status": "ok"}', '$a');
+select meshhook_metrics.gauge_set('depth', -4.25, '{}', '$a');
+SQL
+flush($node);
+%rows = streamed_ok('the next flush');
+is_deeply([ keys %rows ], [$a], 'the next flush brings the tenant that recorded');
+is_deeply(
+	by_series(@{ $rows{$a} }),
+	{
+		'runs_total{"status": "ok"}' =>
+		  { count => 1, sum => 1, min => undef, max => undef, last => undef, histogram => undef },
+		'depth{}' => { count => 1, sum => -4.25, min => -4.25, max => -4.25, last => -4.25, histogram => undef },
+	},
+	'with what has come since');
+flush($node);
+streamed_ok('a flush without anything new');
+
+# Many series: rows that Realtime does not cut, which it does above 1 MiB
+$node->safe_psql('postgres', <<"SQL");
+select meshhook_metrics.observe('steps_seconds', 0.001 * 1.09 ^ sample, jsonb_build_object('step', step), '$a')
+from generate_series(1, 501) step,
+	generate_series(1, 45) sample
+SQL
+flush($node);
+%rows = streamed_ok('501 histograms');
+is_deeply([ sort { $a <=> $b } map { scalar @{ $_->{record}{series_id} } } @{ $rows{$a} } ], [ 1, 500 ],
+	'501 series come in two rows');
+is(sum0(map { @{ $_->{record}{count} } } @{ $rows{$a} }), 501 * 45, 'with all samples');
+is(sum0(map { map { $_->{count} } @{ $_->{record}{histogram} } } @{ $rows{$a} }), 501 * 45, 'in histograms');
+my ($bytes) = sort { $b <=> $a } map { $_->{bytes} } @{ $rows{$a} };
+cmp_ok($bytes, '<', $mebibyte, 'of 45 filled buckets each, 500 are below 1 MiB');
+note("500 histograms of 45 filled buckets: $bytes bytes of wal2json");
+
+# What goes on in the other tables is nobody's business
+$node->safe_psql('postgres', <<'SQL', extra_params => [ '-U', 'owner_role' ]);
+insert into meshhook_metrics.settings values ('retention_live', default, '2 minutes');
+select meshhook_metrics.rollup();
+select meshhook_metrics.maintain();
+SQL
+is_deeply([ changes() ], [], 'settings, rollups and partitions are not streamed');
+
+# The rows are deleted when they are old: with close_minutes() as of then
+my $ids = $node->safe_psql('postgres', 'select id from meshhook_metrics.live order by id');
+$node->safe_psql(
+	'postgres',
+	q{select meshhook_metrics.close_minutes(now() + interval '10 minutes')},
+	extra_params => [ '-U', 'owner_role' ]);
+my @deleted = changes();
+is(join("\n", map { $_->{old_record}{id} } @deleted), $ids, 'deletes are streamed');
+is_deeply([ grep { "$_->{action} $_->{table}" ne 'D meshhook_metrics.live' } @deleted ], [], 'and nothing else is');
+is_deeply([ grep { join(' ', keys %{ $_->{old_record} }) ne 'id' || defined $_->{record} } @deleted ], [],
+	'they show the id, and nothing of a tenant');
+
+# The same WAL without the publication: the test has looked where there is more
+my $tables = $reader->query_safe(<<'SQL');
+select string_agg(distinct data::jsonb ->> 'table', ' ')
+from pg_logical_slot_get_changes('everything', null, null, 'format-version', '2', 'include-transaction', 'false',
+	'add-tables', 'meshhook_metrics.*')
+SQL
+like($tables, qr/\bflush_state\b.*\brollup_1m_\d+\b.*\brollup_state\b.*\bseries\b.*\bsettings\b/,
+	'the publication keeps the other tables away');
+
+$reader->quit;
+$node->stop;
+done_testing();
