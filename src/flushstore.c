@@ -70,6 +70,7 @@ static int	guc_level;
 
 static SPIPlanPtr plan_state;
 static SPIPlanPtr plan_live;
+static SPIPlanPtr plan_quotas;
 
 /* Ids may be wrong once the table series has been truncated or made anew */
 static void
@@ -579,13 +580,14 @@ void
 mhm_store_read_quotas(void)
 {
 	static const char query[] =
-		"select s.tenant_id, s.value::numeric "
+		"select s.tenant_id, s.value "
 		"from meshhook_metrics.settings s "
-		"where s.name = 'max_series' and s.value ~ '^[0-9]{1,9}$'";
+		"where s.name = 'max_series' and s.value ~ '^[0-9]{1,9}$' "
+		"limit " CppAsString2(MHM_MAX_QUOTAS);
 	MhmQuota   *quotas;
 	uint32		count;
 
-	check_result(SPI_execute(query, true, MHM_MAX_QUOTAS), query);
+	execute_plan(&plan_quotas, query, 0, NULL, NULL, NULL);
 	count = (uint32) SPI_processed;
 	quotas = palloc((count + 1) * sizeof(MhmQuota));
 	for (uint32 i = 0; i < count; i++)

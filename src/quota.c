@@ -65,6 +65,9 @@ mhm_quotas_replace(MhmQuota *replacement, uint32 count)
 {
 	count = Min(count, MHM_MAX_QUOTAS);
 	qsort(replacement, count, sizeof(MhmQuota), compare_tenants);
+	/* Nobody else writes here, so this may be read without the lock */
+	if (count == quotas->count && memcmp(quotas->sorted, replacement, count * sizeof(MhmQuota)) == 0)
+		return;
 	LWLockAcquire(mhm_registry_lock, LW_EXCLUSIVE);
 	memcpy(quotas->sorted, replacement, count * sizeof(MhmQuota));
 	quotas->count = count;

@@ -241,6 +241,7 @@ flush_changes(void)
 	}
 	settle_pending();
 	learn_state();
+	mhm_store_read_quotas();
 
 	INSTR_TIME_SET_CURRENT(began);
 	now = GetCurrentTimestamp();
@@ -294,7 +295,6 @@ close_minutes(void)
 		return;
 	}
 	mhm_store_call("select meshhook_metrics.close_minutes($1)", now);
-	mhm_store_read_quotas();
 	mhm_store_leave();
 	CommitTransactionCommand();
 	minute_closed = minute;
