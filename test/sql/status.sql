@@ -24,8 +24,8 @@ select series_used, histograms_used from meshhook_metrics.status();
 select meshhook_metrics.reset('status_seconds');
 select series_used, histograms_used from meshhook_metrics.status();
 
--- There is no storage and no worker yet, and nothing is wrong
-select storage_installed, worker_pid, last_flush_at, last_flush_ms, tick, flush_errors, last_error
+-- There is no storage in this database, and nothing is wrong
+select storage_installed, worker_pid is not null as worker, last_flush_at, last_flush_ms, tick, flush_errors, last_error
 from meshhook_metrics.status();
 
 -- Every reason for which samples are discarded, counted since the region began
