@@ -2,6 +2,20 @@
 -- there stays as it is, what is missing is made. They are no members of the
 -- extension, because pg_dump leaves out too much of tables that are.
 
+-- Each transaction of the flush worker begins with one of these two tables: who has
+-- them may lock the others, and nobody waits in a circle
+do $$
+declare
+	storage text;
+begin
+	foreach storage in array array['flush_state', 'rollup_state'] loop
+		if pg_catalog.to_regclass(pg_catalog.format('meshhook_metrics.%I', storage)) is not null then
+			execute pg_catalog.format('lock table meshhook_metrics.%I in access exclusive mode', storage);
+		end if;
+	end loop;
+end
+$$;
+
 -- Labels can be longer than an entry of an index, their digest cannot
 create or replace function meshhook_metrics.labels_digest(labels jsonb)
 returns bytea
@@ -20,7 +34,7 @@ create table if not exists meshhook_metrics.series (
 	metric text not null,
 	kind text not null check (kind in ('counter', 'gauge', 'histogram')),
 	labels jsonb not null,
-	created_at timestamptz not null default now()
+	created_at timestamptz not null default pg_catalog.now()
 );
 
 create unique index if not exists series_key
@@ -45,10 +59,6 @@ create table if not exists meshhook_metrics.live (
 	last double precision[],
 	histogram meshhook_metrics.histogram[]
 );
-
--- DROP EXTENSION ... CASCADE takes the columns of its type
-alter table meshhook_metrics.live
-add column if not exists histogram meshhook_metrics.histogram[];
 
 create index if not exists live_tenant
 on meshhook_metrics.live (tenant_id, id);
@@ -109,17 +119,32 @@ create table if not exists meshhook_metrics.rollup_1d (
 	primary key (tenant_id, series_id, bucket)
 ) partition by range (bucket);
 
-alter table meshhook_metrics.rollup_1m
-add column if not exists histogram meshhook_metrics.histogram;
-
-alter table meshhook_metrics.rollup_5m
-add column if not exists histogram meshhook_metrics.histogram;
-
-alter table meshhook_metrics.rollup_1h
-add column if not exists histogram meshhook_metrics.histogram;
-
-alter table meshhook_metrics.rollup_1d
-add column if not exists histogram meshhook_metrics.histogram;
+-- DROP EXTENSION ... CASCADE takes the columns of its type with it
+do $$
+declare
+	missing record;
+begin
+	for missing in
+		select s.storage, s.type
+		from (
+			values
+				('live', 'meshhook_metrics.histogram[]'),
+				('rollup_1m', 'meshhook_metrics.histogram'),
+				('rollup_5m', 'meshhook_metrics.histogram'),
+				('rollup_1h', 'meshhook_metrics.histogram'),
+				('rollup_1d', 'meshhook_metrics.histogram')
+		) s (storage, type)
+		where not exists (
+			select
+			from pg_catalog.pg_attribute a
+			where a.attrelid = pg_catalog.format('meshhook_metrics.%I', s.storage)::pg_catalog.regclass
+				and a.attname = 'histogram'
+				and not a.attisdropped)
+	loop
+		execute pg_catalog.format('alter table meshhook_metrics.%I add column histogram %s', missing.storage, missing.type);
+	end loop;
+end
+$$;
 
 -- Rows come in the order of time, so the newest ones are found by these tiny indexes
 create index if not exists rollup_1m_bucket
@@ -130,6 +155,9 @@ on meshhook_metrics.rollup_5m using brin (bucket) with (pages_per_range = 32, au
 
 create index if not exists rollup_1h_bucket
 on meshhook_metrics.rollup_1h using brin (bucket) with (pages_per_range = 32, autosummarize = on);
+
+create index if not exists rollup_1d_bucket
+on meshhook_metrics.rollup_1d using brin (bucket) with (pages_per_range = 32, autosummarize = on);
 
 comment on table meshhook_metrics.rollup_1m is
 'Each series'' minutes, UTC, in a partition for each day. A counter''s row: count of calls, sum of what they added. A gauge''s: last, min, max, and sum / count is the mean of its samples. A histogram''s: count, sum, min, max and the histogram itself.';
@@ -158,12 +186,12 @@ insert into meshhook_metrics.rollup_state (target, live_id, complete_until)
 select
 	'1m',
 	coalesce((
-		select max(l.id)
+		select pg_catalog.max(l.id)
 		from meshhook_metrics.live l
 		where l.at < newest.bucket + interval '1 minute'), 0),
 	coalesce(newest.bucket + interval '1 minute', '-infinity')
 from (
-	select max(r.bucket) as bucket
+	select pg_catalog.max(r.bucket) as bucket
 	from meshhook_metrics.rollup_1m r
 	where not exists (
 		select
@@ -246,15 +274,14 @@ begin
 		raise exception '% cannot be "%"', new.name, new.value
 			using
 				errcode = 'invalid_datetime_format',
-				detail = 'That is not an interval.',
+				detail = sqlerrm,
 				hint = 'Write it like ''7 days'' or ''15 minutes''.';
 	end;
 	if not pg_catalog.isfinite(duration) or duration < allowed.shortest or duration > allowed.longest then
 		raise exception '% cannot be "%"', new.name, new.value
 			using
 				errcode = 'invalid_parameter_value',
-				detail = pg_catalog.format('It can be from %s.', allowed.range),
-				hint = 'Data must be kept until it has been rolled up.';
+				hint = pg_catalog.format('It can be from %s.', allowed.range);
 	end if;
 	return new;
 end
@@ -267,3 +294,16 @@ create or replace trigger check_settings
 before insert or update on meshhook_metrics.settings
 for each row
 execute function meshhook_metrics.check_settings();
+
+-- Nobody but the owner sees a row before there are policies
+do $$
+declare
+	storage text;
+begin
+	foreach storage in array array[
+		'flush_state', 'rollup_state', 'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'settings']
+	loop
+		execute pg_catalog.format('alter table meshhook_metrics.%I enable row level security', storage);
+	end loop;
+end
+$$;

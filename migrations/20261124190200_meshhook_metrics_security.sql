@@ -50,6 +50,154 @@ The one function that a site replaces: CREATE OR REPLACE FUNCTION keeps policies
 end
 $do$;
 
+-- The worker writes as the owner of the tables, who should not be a superuser. So
+-- what a superuser has made, or made again, goes to whom the other tables belong, or
+-- the schema.
+do $$
+declare
+	keeper name;
+	own_storage text[] := array[
+		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings'];
+	own_functions text[] := array['labels_digest', 'check_settings', 'tenant_ids'];
+	strange text;
+begin
+	select owners.name
+	into keeper
+	from (
+		select r.rolname as name, r.rolsuper, c.oid::bigint as age
+		from pg_catalog.pg_class c
+		join pg_catalog.pg_roles r
+			on r.oid = c.relowner
+		where c.relnamespace = 'meshhook_metrics'::pg_catalog.regnamespace
+			and c.relname = any (own_storage)
+		union all
+		select r.rolname, r.rolsuper, 'infinity'::double precision
+		from pg_catalog.pg_namespace n
+		join pg_catalog.pg_roles r
+			on r.oid = n.nspowner
+		where n.nspname = 'meshhook_metrics') owners
+	where not owners.rolsuper
+	order by owners.age
+	limit 1;
+	if keeper is null or not pg_catalog.pg_has_role(keeper, 'member') then
+		return;
+	end if;
+
+	for strange in
+		select pg_catalog.format('table %s', c.oid::pg_catalog.regclass)
+		from pg_catalog.pg_class c
+		where c.relnamespace = 'meshhook_metrics'::pg_catalog.regnamespace
+			and (
+				c.relname = any (own_storage)
+				or c.relname in (
+					select l.leaf
+					from meshhook_metrics.rollup_targets() t
+					cross join lateral meshhook_metrics.leaves(t.target) l))
+			and pg_catalog.pg_get_userbyid(c.relowner) <> keeper
+		union all
+		select pg_catalog.format('function %s', p.oid::pg_catalog.regprocedure)
+		from pg_catalog.pg_proc p
+		where p.pronamespace = 'meshhook_metrics'::pg_catalog.regnamespace
+			and p.proname = any (own_functions)
+			and pg_catalog.pg_get_userbyid(p.proowner) <> keeper
+	loop
+		execute pg_catalog.format('alter %s owner to %I', strange, keeper);
+	end loop;
+end
+$$;
+
+-- Policies. A tenant's rows are its own; how far the rollups and flushes are is about
+-- nobody in particular, and query_range() has to know. Settings show themselves to
+-- nobody.
+do $$
+declare
+	policy record;
+	readers text := case
+		when exists (select from pg_catalog.pg_roles where rolname = 'authenticated') then 'authenticated'
+		else 'public'
+	end;
+begin
+	for policy in
+		select s.storage, s.name, s.shown
+		from (
+			values
+				('series', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
+				('live', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
+				('rollup_1m', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
+				('rollup_5m', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
+				('rollup_1h', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
+				('rollup_1d', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
+				('rollup_state', 'readers_see_how_far_it_is', $q$target in ('1m', '5m', '1h', '1d')$q$),
+				('flush_state', 'readers_see_how_far_it_is', 'tick > 0')
+		) s (storage, name, shown)
+		where not exists (
+			select
+			from pg_catalog.pg_policy p
+			where p.polrelid = pg_catalog.format('meshhook_metrics.%I', s.storage)::pg_catalog.regclass
+				and p.polname = s.name)
+	loop
+		execute pg_catalog.format('create policy %I on meshhook_metrics.%I for select to %s using (%s)',
+			policy.name, policy.storage, readers, policy.shown);
+	end loop;
+end
+$$;
+
+-- The worker writes as the owner of the tables, who should not be a superuser. So
+-- what a superuser has made, or made again, goes to whom the other tables belong, or
+-- the schema.
+do $$
+declare
+	keeper name;
+	own_storage text[] := array[
+		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings'];
+	own_functions text[] := array['labels_digest', 'check_settings', 'tenant_ids'];
+	strange text;
+begin
+	select owners.name
+	into keeper
+	from (
+		select r.rolname as name, r.rolsuper, c.oid::bigint as age
+		from pg_catalog.pg_class c
+		join pg_catalog.pg_roles r
+			on r.oid = c.relowner
+		where c.relnamespace = 'meshhook_metrics'::pg_catalog.regnamespace
+			and c.relname = any (own_storage)
+		union all
+		select r.rolname, r.rolsuper, 'infinity'::double precision
+		from pg_catalog.pg_namespace n
+		join pg_catalog.pg_roles r
+			on r.oid = n.nspowner
+		where n.nspname = 'meshhook_metrics') owners
+	where not owners.rolsuper
+	order by owners.age
+	limit 1;
+	if keeper is null or not pg_catalog.pg_has_role(keeper, 'member') then
+		return;
+	end if;
+
+	for strange in
+		select pg_catalog.format('table %s', c.oid::pg_catalog.regclass)
+		from pg_catalog.pg_class c
+		where c.relnamespace = 'meshhook_metrics'::pg_catalog.regnamespace
+			and (
+				c.relname = any (own_storage)
+				or c.relname in (
+					select l.leaf
+					from meshhook_metrics.rollup_targets() t
+					cross join lateral meshhook_metrics.leaves(t.target) l))
+			and pg_catalog.pg_get_userbyid(c.relowner) <> keeper
+		union all
+		select pg_catalog.format('function %s', p.oid::pg_catalog.regprocedure)
+		from pg_catalog.pg_proc p
+		where p.pronamespace = 'meshhook_metrics'::pg_catalog.regnamespace
+			and p.proname = any (own_functions)
+			and pg_catalog.pg_get_userbyid(p.proowner) <> keeper
+	loop
+		execute pg_catalog.format('alter %s owner to %I', strange, keeper);
+	end loop;
+end
+$$;
+
 -- Policies: one a table that tenants may read, none on the others
 do $$
 declare
@@ -59,6 +207,8 @@ declare
 		else 'public'
 	end;
 begin
+	-- In the order of the flush worker, so that nobody waits in a circle
+	lock table meshhook_metrics.flush_state, meshhook_metrics.rollup_state in access exclusive mode;
 	foreach storage in array array[
 		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings']
 	loop
@@ -77,53 +227,121 @@ begin
 end
 $$;
 
--- Grants. Default privileges may have given the API's roles rights on all that is
--- created; here they get what is listed, and nothing else.
+-- Grants on tables. Default privileges may have given the API's roles rights on all
+-- that is created; here they get what is listed, and nothing else. What a site has
+-- added to the schema is its own.
 do $$
 declare
-	api_role text;
-	granted text;
-	reading text[] := array['query_range', 'tenant_ids'];
+	storage text;
+	api_role name;
+	tables text[] := array[
+		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings'];
+	for_tenants text[] := array['series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state'];
+	api_roles name[] := array(
+		select r.rolname
+		from pg_catalog.pg_roles r
+		where r.rolname in ('anon', 'authenticated', 'service_role'));
+begin
+	foreach api_role in array api_roles loop
+		execute pg_catalog.format('revoke all on schema meshhook_metrics from %I', api_role);
+		if api_role <> 'anon' then
+			execute pg_catalog.format('grant usage on schema meshhook_metrics to %I', api_role);
+		end if;
+	end loop;
+
+	for storage in
+		select pg_catalog.unnest(tables)
+		union all
+		select l.leaf
+		from meshhook_metrics.rollup_targets() t
+		cross join lateral meshhook_metrics.leaves(t.target) l
+	loop
+		-- A leaf that was attached by hand may lack it
+		execute pg_catalog.format('alter table meshhook_metrics.%I enable row level security', storage);
+		execute pg_catalog.format('revoke all on meshhook_metrics.%I from public', storage);
+		foreach api_role in array api_roles loop
+			execute pg_catalog.format('revoke all on meshhook_metrics.%I from %I', storage, api_role);
+			if api_role = 'service_role' and storage = any (tables)
+				or api_role = 'authenticated' and storage = any (for_tenants)
+			then
+				execute pg_catalog.format('grant select on meshhook_metrics.%I to %I', storage, api_role);
+			elsif api_role = 'authenticated' and storage = 'flush_state' then
+				grant select (at) on meshhook_metrics.flush_state to authenticated;
+			end if;
+		end loop;
+	end loop;
+
+	foreach storage in array array['series', 'live'] loop
+		execute pg_catalog.format('revoke all on sequence %s from public',
+			pg_catalog.pg_get_serial_sequence('meshhook_metrics.' || storage, 'id'));
+		foreach api_role in array api_roles loop
+			execute pg_catalog.format('revoke all on sequence %s from %I',
+				pg_catalog.pg_get_serial_sequence('meshhook_metrics.' || storage, 'id'), api_role);
+		end loop;
+	end loop;
+end
+$$;
+
+-- Grants on functions: those of the extension, and the three of the migrations
+do $$
+declare
+	routine record;
+	api_role name;
+	refused bigint := 0;
 	recording text[] := array[
 		'inc', 'gauge_set', 'gauge_add', 'observe', 'observe_since', 'record', 'describe',
 		'snapshot', 'status', 'prometheus', 'flush'];
 begin
-	execute 'revoke all on all tables in schema meshhook_metrics from public';
-	execute 'revoke all on all sequences in schema meshhook_metrics from public';
-	execute 'revoke execute on function meshhook_metrics.tenant_ids(), meshhook_metrics.labels_digest(jsonb), meshhook_metrics.check_settings() from public';
-
-	for api_role in
-		select r.rolname
-		from pg_catalog.pg_roles r
-		where r.rolname in ('anon', 'authenticated', 'service_role')
+	for routine in
+		select
+			p.oid,
+			p.proname as name,
+			p.oid::pg_catalog.regprocedure as signature,
+			pg_catalog.pg_get_userbyid(live.relowner) as keeper
+		from pg_catalog.pg_proc p
+		cross join pg_catalog.pg_class live
+		where p.pronamespace = 'meshhook_metrics'::pg_catalog.regnamespace
+			and live.oid = 'meshhook_metrics.live'::pg_catalog.regclass
+			and (
+				p.proname in ('labels_digest', 'check_settings', 'tenant_ids')
+				or exists (
+					select
+					from pg_catalog.pg_depend d
+					join pg_catalog.pg_extension e
+						on e.oid = d.refobjid
+					where d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+						and d.objid = p.oid
+						and d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+						and d.deptype = 'e'
+						and e.extname = 'meshhook_metrics'))
 	loop
-		execute pg_catalog.format('revoke all on all tables in schema meshhook_metrics from %I', api_role);
-		execute pg_catalog.format('revoke all on all sequences in schema meshhook_metrics from %I', api_role);
-		execute pg_catalog.format('revoke all on all routines in schema meshhook_metrics from %I', api_role);
-		execute pg_catalog.format('revoke all on schema meshhook_metrics from %I', api_role);
-		continue when api_role = 'anon';
-
-		execute pg_catalog.format('grant usage on schema meshhook_metrics to %I', api_role);
-		execute pg_catalog.format(
-			'grant select on meshhook_metrics.series, meshhook_metrics.live, meshhook_metrics.rollup_1m, '
-			'meshhook_metrics.rollup_5m, meshhook_metrics.rollup_1h, meshhook_metrics.rollup_1d to %I', api_role);
-		if api_role = 'service_role' then
-			execute pg_catalog.format(
-				'grant select on meshhook_metrics.rollup_state, meshhook_metrics.flush_state, meshhook_metrics.settings to %I', api_role);
+		if not pg_catalog.has_function_privilege(routine.oid, 'execute with grant option') then
+			refused := refused + 1;
+			continue;
 		end if;
 
-		for granted in
-			select p.oid::pg_catalog.regprocedure
-			from pg_catalog.pg_proc p
-			where p.pronamespace = 'meshhook_metrics'::pg_catalog.regnamespace
-				and (
-					p.proname like 'histogram%'
-					or p.proname = any (reading)
-					or (p.proname = any (recording) and api_role = 'service_role'))
+		execute pg_catalog.format('revoke execute on routine %s from public', routine.signature);
+		-- The worker rolls up as the owner of the tables
+		if not pg_catalog.has_function_privilege(routine.keeper, routine.oid, 'execute') then
+			execute pg_catalog.format('grant execute on routine %s to %I', routine.signature, routine.keeper);
+		end if;
+		for api_role in
+			select r.rolname
+			from pg_catalog.pg_roles r
+			where r.rolname in ('anon', 'authenticated', 'service_role')
 		loop
-			execute pg_catalog.format('grant execute on routine %s to %I', granted, api_role);
+			execute pg_catalog.format('revoke execute on routine %s from %I', routine.signature, api_role);
+			if api_role <> 'anon' and routine.name ~ '^(histogram|query_range|tenant_ids$)'
+				or api_role = 'service_role' and routine.name = any (recording)
+			then
+				execute pg_catalog.format('grant execute on routine %s to %I', routine.signature, api_role);
+			end if;
 		end loop;
 	end loop;
+	if refused > 0 then
+		raise warning '% may not grant % functions of meshhook_metrics', current_user, refused
+			using hint = 'Apply this migration as the owner of the extension.';
+	end if;
 end
 $$;
 

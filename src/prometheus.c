@@ -329,12 +329,11 @@ append_worker(StringInfo out)
 						  worker.errors);
 	append_health_value(out, "meshhook_metrics_flush_worker_up",
 						"Whether the flush worker is running.", worker.pid != 0);
-	if (worker.last_flush_at == 0)
-		return;
 	append_health_value(out, "meshhook_metrics_last_flush_duration_seconds",
 						"How long the last flush took.", worker.last_flush_ms / 1000);
 	append_health_value(out, "meshhook_metrics_last_flush_timestamp_seconds",
-						"When storage last held everything that was recorded.",
+						"When storage last held everything that was recorded; 0 if not since the server started.",
+						worker.last_flush_at == 0 ? 0 :
 						(double) (worker.last_flush_at + UNIX_EPOCH_BEFORE_OURS) / USECS_PER_SEC);
 }
 

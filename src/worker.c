@@ -241,7 +241,6 @@ flush_changes(void)
 	}
 	settle_pending();
 	learn_state();
-	mhm_store_read_quotas();
 
 	INSTR_TIME_SET_CURRENT(began);
 	now = GetCurrentTimestamp();
@@ -262,6 +261,8 @@ flush_changes(void)
 	}
 	else
 		MemoryContextSwitchTo(transaction_context);
+	/* Last, since the migrations lock flush_state first */
+	mhm_store_read_quotas();
 	mhm_store_leave();
 	CommitTransactionCommand();
 

@@ -17,7 +17,7 @@ language sql as $$
 $$;
 
 -- Nothing but the extension's own health; its numbers are those of status()
-select regexp_replace(meshhook_metrics.prometheus(), ' [0-9]+$', ' ...', 'gn');
+select regexp_replace(meshhook_metrics.prometheus(), ' [0-9.e-]+$', ' ...', 'gn');
 
 -- Families in the order of their names, within them tenants, platform first;
 -- a header that nobody described says how
