@@ -7,7 +7,8 @@
 #   make test             every test, on private clusters   (SUITES="unit regress" picks)
 #   make test-long        soak and fault-injection loops
 #   make demo             a small webhook engine, measured
-#   make bench            what a recorded sample costs
+#   make bench            what recording, flushing and rolling up cost, one after
+#                         the other (bench-record, bench-flush, bench-rollup: one)
 #
 # test, test-long and demo install the packages they lack when run as root.
 
@@ -19,7 +20,7 @@ OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 HEADER_FILES = $(wildcard src/*.h)
 
 # The install script in the order in which its objects depend on each other
-SQL_PARTS = sql/schema.sql sql/histogram.sql sql/record.sql sql/read.sql sql/rollup.sql sql/query.sql sql/grants.sql
+SQL_PARTS = sql/schema.sql sql/histogram.sql sql/record.sql sql/read.sql sql/flush.sql sql/rollup.sql sql/maintain.sql sql/query.sql sql/grants.sql
 DATA = $(filter-out $(DATA_built),$(wildcard sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 
@@ -33,7 +34,8 @@ ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isol
 ISOLATION_OPTS = --inputdir=test/isolation
 
 PG_CONFIG ?= pg_config
-TEST_GOALS = test test-long demo bench
+BENCHES = bench-record bench-flush bench-rollup
+TEST_GOALS = test test-long demo bench $(BENCHES)
 
 # The runners install PostgreSQL where there is none, so these goals, and only
 # these, must not ask pg_config first.
@@ -82,8 +84,12 @@ test-long:
 demo:
 	@PG_CONFIG='$(PG_CONFIG)' demo/run
 
+# One after the other even under -j: each wants the machine for itself
 bench:
-	PG_CONFIG='$(PG_CONFIG)' bench/record
+	set -e; for name in record flush rollup; do PG_CONFIG='$(PG_CONFIG)' bench/$$name; done
+
+$(BENCHES): bench-%:
+	PG_CONFIG='$(PG_CONFIG)' bench/$*
 
 .PHONY: $(TEST_GOALS)
 .DEFAULT_GOAL := all

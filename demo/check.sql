@@ -1,6 +1,7 @@
--- Compares every series with what the engine's tables say, and ends with an
--- error when anything differs. Runs after report.sql, in its session, on the
--- snapshot and the quantiles that it took.
+-- Compares every series, in shared memory and stored, with what the engine's
+-- tables say, and what a tenant's user saw with what is the tenant's; ends with
+-- an error when anything differs. Runs after report.sql, stored.sql and
+-- tenants.sql, in their session, on what they took.
 
 -- What is null is not known to the tables, and not compared.
 create temp table expected (
@@ -94,24 +95,80 @@ select
 	metric,
 	tenant_id,
 	labels,
-	c.what,
+	place || c.what as what,
 	c.measured,
-	c.in_tables,
-	coalesce(abs(c.measured - c.in_tables) <= c.tolerance * abs(c.in_tables), false) as agrees
-from expected e
+	c.expected,
+	coalesce(abs(c.measured - c.expected) <= c.tolerance * abs(c.expected), false) as agrees
+from (
+	select p.place, e.*
+	from expected e
+	cross join (values (''), ('stored ')) p (place)
+) e
 full join (
-	select *
+	select '' as place, metric, tenant_id, labels, value, count, sum
 	from snapshot
 	where metric !~ '^meshhook_metrics_'
-) s using (metric, tenant_id, labels)
+	union all
+	select 'stored ', metric, tenant_id, labels, case kind when 'counter' then sum when 'gauge' then last end, count, sum
+	from stored
+) s using (place, metric, tenant_id, labels)
 cross join lateral (
 	values
 		('value', s.value, e.value, 0),
 		('count', s.count, e.count, 0),
 		('sum', s.sum, e.sum, 1e-9)
-) c (what, measured, in_tables, tolerance)
-where c.in_tables is not null
+) c (what, measured, expected, tolerance)
+where c.expected is not null
 	or (e.count is null and c.what = 'count')
+union all
+-- Histograms that were taken apart into flushes and minutes, and merged again
+select
+	metric,
+	tenant_id,
+	labels,
+	'stored ' || c.what,
+	c.measured,
+	c.expected,
+	coalesce(c.measured = c.expected, false)
+from stored t
+join snapshot s using (metric, tenant_id, labels)
+cross join lateral (
+	values
+		('min', t.min, s.min),
+		('max', t.max, s.max),
+		('p50', meshhook_metrics.histogram_quantile(t.histogram, 0.5), meshhook_metrics.histogram_quantile(s.histogram, 0.5)),
+		('p95', meshhook_metrics.histogram_quantile(t.histogram, 0.95), meshhook_metrics.histogram_quantile(s.histogram, 0.95))
+) c (what, measured, expected)
+where t.kind = 'histogram'
+union all
+-- What tenants' users saw: their own runs, and nothing that is not theirs
+select
+	'meshhook_workflow_runs_total',
+	p.id,
+	'{}',
+	a.question || ', as ' || a.viewer || ' sees it',
+	c.measured,
+	c.expected,
+	coalesce(c.measured = c.expected, false)
+from answers a
+left join demo.projects p on p.name = a.viewer
+cross join lateral (
+	select
+		case
+			when a.question ~ '^(snapshot|a sample)' then (a.answer <> 'permission denied')::int
+			when a.answer = '-' then 0
+			else a.answer::float8
+		end as measured,
+		case
+			when a.question <> 'runs that ended' then 0
+			else (
+				select count(*)
+				from demo.runs r
+				where r.project_id = p.id
+					and r.finished_at is not null)
+		end as expected
+	where a.question !~ '^(of them, succeeded|p95|names|series)'
+) c
 union all
 -- The promise of the histogram: 4.4 % (2^(1/16) - 1) above 2^-20 s
 select
@@ -145,7 +202,7 @@ from checks \gset
 
 \if :differ
 \echo
-\echo 'Metrics that differ from the tables'
+\echo 'What differs from the tables of the engine'
 \echo
 select
 	coalesce(p.name, 'platform') as tenant,
@@ -153,7 +210,7 @@ select
 	c.labels,
 	c.what,
 	c.measured,
-	c.in_tables as "in the tables"
+	c.expected
 from checks c
 left join demo.projects p on p.id = c.tenant_id
 where not c.agrees
@@ -162,11 +219,12 @@ order by c.metric, tenant, c.labels;
 \set VERBOSITY terse
 do $$
 begin
-	raise exception '% of % checks differ between the metrics and the tables: the rows above.',
+	raise exception '% of % checks differ from the tables of the engine: the rows above.',
 		(select count(*) from checks where not agrees),
 		(select count(*) from checks);
 end
 $$;
 \endif
 
-\echo 'All' :checks 'checks agree: every counter, gauge and histogram equals what the tables say.'
+\echo 'All' :checks 'checks agree: every counter, gauge and histogram, in memory and stored, equals what the'
+\echo 'tables of the engine say, and each user has seen the own tenant and nothing else.'

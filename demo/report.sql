@@ -7,6 +7,8 @@
 \pset border 1
 \pset null '-'
 
+\echo '== What was measured: shared memory'
+
 create temp table snapshot as
 select *
 from meshhook_metrics.snapshot();

@@ -1,9 +1,8 @@
 -- The tables of a small webhook-workflow engine, its four tenants, and the
--- description of its metrics. demo/run loads this once, as the superuser of a
--- private cluster; the engine itself (engine.sql) runs as demo_engine, which
--- may write to these tables and record metrics, and nothing else.
-
-create extension meshhook_metrics;
+-- description of its metrics. demo/run loads this once, after the migrations, as
+-- the superuser of a private cluster; the engine itself (engine.sql) runs as
+-- demo_engine, which may write to these tables and record metrics, and nothing
+-- else.
 
 create schema demo;
 

@@ -219,6 +219,7 @@ as $$
 declare
 	tables constant text[] := array['rollup_1d', 'rollup_1h', 'rollup_5m', 'rollup_1m'];
 	windows constant interval[] := array[interval '24 hours', interval '1 hour', interval '5 minutes', interval '1 minute'];
+	moment text;
 	parts text[];
 begin
 	for i in 1 .. cardinality(tables) loop
@@ -229,11 +230,19 @@ begin
 			case when windows[i] = step then 'r.bucket' else 'date_bin($3, r.bucket, $7)' end,
 			array_to_string(columns, ', r.'), tables[i], i, i + 1);
 	end loop;
+
+	-- A flush brings what happened in the seconds before it. It belongs to the minute
+	-- in which it came, and within that to the middle of these seconds.
+	moment := case
+		when step < interval '1 minute' then
+			'greatest(date_bin(''1 minute'', l.at, $7), l.at - make_interval(secs => l.seconds / 2))'
+		else 'l.at'
+	end;
 	parts := parts || format(
-		'select date_bin($3, l.at, $7) as bucket, l.at, l.id, e.* from meshhook_metrics.live l '
-		'cross join lateral unnest(l.series_id, l.%s) e (series_id, %s) '
-		'where l.tenant_id = any ($1) and l.id > $6 and l.at >= $5 and l.at < ($4)[5] and e.series_id = any ($2)',
-		array_to_string(columns, ', l.'), array_to_string(columns, ', '));
+		'select date_bin($3, %1$s, $7) as bucket, l.at, l.id, e.* from meshhook_metrics.live l '
+		'cross join lateral unnest(l.series_id, l.%2$s) e (series_id, %3$s) '
+		'where l.tenant_id = any ($1) and l.id > $6 and %1$s >= $5 and %1$s < ($4)[5] and e.series_id = any ($2)',
+		moment, array_to_string(columns, ', l.'), array_to_string(columns, ', '));
 	return array_to_string(parts, ' union all ');
 end
 $$;
@@ -292,7 +301,10 @@ begin
 				detail = format('The range would be from %s to %s.', since, until),
 				hint = 'Exchange them; the beginning comes first.';
 	end if;
-	if array_position(keys, null) is not null then
+	-- Further away there is nothing, but arithmetic would overflow
+	since := least(greatest(since, '0001-01-01 00:00:00+00'), '9999-01-01 00:00:00+00');
+	until := least(greatest(until, '0001-01-01 00:00:00+00'), '9999-01-01 00:00:00+00');
+	if exists (select from unnest(keys) k where k is null) then
 		raise exception 'group_by has a null'
 			using
 				errcode = 'null_value_not_allowed',
@@ -302,8 +314,6 @@ begin
 	perform meshhook_metrics.query_range_aggregate(aggregate, null, wanted);
 
 	if to_regclass('meshhook_metrics.rollup_state') is null then
-		-- a mistake in step is one all the same
-		perform meshhook_metrics.query_range_step(since, until, step, null, null, null);
 		raise exception 'the tables of meshhook_metrics are not installed in this database'
 			using
 				errcode = 'object_not_in_prerequisite_state',
@@ -323,7 +333,7 @@ begin
 	from meshhook_metrics.rollup_state s
 	where s.target in ('1m', '5m', '1h', '1d');
 	if state.targets < 4 then
-		raise exception 'meshhook_metrics.rollup_state lacks rows, or does not show them to %', current_user
+		raise exception 'meshhook_metrics.rollup_state lacks rows, or does not show them to this role'
 			using
 				errcode = 'object_not_in_prerequisite_state',
 				hint = 'Apply the migrations that come with the extension again.';
@@ -443,10 +453,10 @@ begin
 			'where s.last is not null order by s.bucket, s.series_id, s.at desc, s.id desc', source);
 	end if;
 	if keys is not null then
+		-- A binary search, because a join could become a loop over all series
 		source := format(
-			'select p.bucket, m.member, (%s)::double precision as value from (%s) p '
-			'join unnest($2, $8) m (series_id, member) on m.series_id = p.series_id '
-			'group by p.bucket, m.member', expression, source);
+			'select p.bucket, ($8)[width_bucket(p.series_id, $2)] as member, (%s)::double precision as value from (%s) p '
+			'group by p.bucket, member', expression, source);
 	else
 		source := format(
 			'select p.bucket, 1 as member, (%s)::double precision as value from (%s) p '
@@ -483,7 +493,8 @@ end
 $$;
 
 comment on function meshhook_metrics.query_range_rows(text, timestamptz, timestamptz, interval, jsonb, text, text[], uuid) is
-'What query_range() returns.';
+'What query_range() returns; apart from it because there is both an argument and a column called labels. wanted: the metric. keys: group_by.
+Takes the rollup table with the longest windows that divide step up to its complete_until, the next finer one from there, and so on to the minutes; and from live the rows that are not in the minutes yet. That is exact wherever the watermarks are, since a window is as long as whole windows of the finer tables, and a bucket as whole windows of the first.';
 
 create function meshhook_metrics.query_range(
 	metric text,
@@ -512,4 +523,10 @@ as $$
 $$;
 
 comment on function meshhook_metrics.query_range(text, timestamptz, timestamptz, interval, jsonb, text, text[], uuid) is
-'A metric over time, up to the last flush, of those series that row level security shows to the caller: in order of time, a row for each bucket in which there is data, and for each group.';
+'A metric over time, up to the last flush, over those series that row level security shows to the caller: ordered by time, a row for each bucket, and group, that has data.
+since, until: the range; its first and last bucket are whole. An until of now() reaches to the clock.
+step: length of a bucket, bins from 1970-01-01 00:00 UTC; whole days, minutes that divide a day, or from a second on what divides a minute (from live only, the last minutes). Null: the shortest of 1, 5 and 15 minutes, 1 and 6 hours, 1, 7 and 30 days that makes at most 300 buckets and is still kept.
+labels: what the series'' labels contain. tenant: null for all that the caller sees.
+aggregate: increase (what a counter grew by, observations of a histogram), rate (increase / seconds of the bucket, for the newest those until the last flush), avg (sum / count), min, max, last (each series'' last value, added up), count (samples), p0 to p100 (quantile of the merged histograms); all but increase, rate and count in the metric''s unit. Null: increase of a counter, last of a gauge, p95 of a histogram.
+group_by: null for one series over all, else one for each combination of these labels'' values; a label that a series does not have is left out.
+Errors: 22004 a null, 22008 an infinite time, 22023 since after until, a step that does not fit or makes more than 11,000 buckets, labels that are none, an aggregate that does not exist or that the metric''s kind does not have; 55000 where there are no tables. A metric that does not exist has no rows.';

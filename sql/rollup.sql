@@ -1,5 +1,4 @@
--- Rolling up: live rows into minutes, minutes into five minutes, hours and days; the
--- partitions ahead, and retention behind.
+-- Rolling up: live rows into minutes, minutes into five minutes, hours and days.
 --
 -- The tables are not the extension's (migrations/ makes them), so these functions
 -- find them when they run, with the rights of who calls them: their owner. They
@@ -74,7 +73,7 @@ begin
 		join pg_catalog.pg_class c
 			on c.oid = i.inhrelid
 		cross join lateral pg_catalog.pg_get_expr(c.relpartbound, c.oid) b (bounds)
-		where i.inhparent = pg_catalog.to_regclass(pg_catalog.format('meshhook_metrics.rollup_%s', leaves.target))
+		where i.inhparent = pg_catalog.to_regclass(pg_catalog.format('meshhook_metrics.%I', 'rollup_' || leaves.target))
 			and c.relnamespace = 'meshhook_metrics'::pg_catalog.regnamespace) l
 	where l.bound is not null
 	order by l.bound;
@@ -96,7 +95,6 @@ declare
 	lower_bound timestamptz;
 	upper_bound timestamptz;
 	leaf text;
-	attached boolean;
 	api_role name;
 	parent_owner name;
 begin
@@ -110,26 +108,26 @@ begin
 
 	-- Looked for again under the lock, which another session may have held
 	for attempt in 1..2 loop
-		select c.relispartition
-		into attached
-		from pg_catalog.pg_class c
-		where c.relnamespace = 'meshhook_metrics'::pg_catalog.regnamespace
-			and c.relname = leaf;
-		if attached then
+		if exists (
+			select
+			from meshhook_metrics.leaves(create_leaf.target) l
+			where create_leaf.at >= l.lower_bound
+				and create_leaf.at < l.upper_bound)
+		then
 			return;
 		end if;
 		if attempt = 1 then
 			execute pg_catalog.format('lock table only meshhook_metrics.%I in share update exclusive mode', parent);
 		end if;
 	end loop;
-	if attached is not null then
+	if pg_catalog.to_regclass(pg_catalog.format('meshhook_metrics.%I', leaf)) is not null then
 		raise exception 'table meshhook_metrics.% is there, but is no partition of meshhook_metrics.%', leaf, parent
 			using
 				errcode = 'object_not_in_prerequisite_state',
 				hint = 'Attach it again, or rename or drop it.';
 	end if;
 
-	-- Attaching a table locks nobody out, creating a partition would
+	-- Attaching a table locks no reader out, creating a partition would
 	execute pg_catalog.format('create table meshhook_metrics.%I (like meshhook_metrics.%I)', leaf, parent);
 	select pg_catalog.pg_get_userbyid(c.relowner)
 	into parent_owner
@@ -157,38 +155,6 @@ $$;
 
 comment on function meshhook_metrics.create_leaf(text, timestamptz) is
 'Makes sure that a rollup table has a partition for this time, which nobody but its owner can read. 55000 if a table of its name is in the way.';
-
-create function meshhook_metrics.retention(name text)
-returns interval
-language plpgsql stable
-set search_path = ''
-as $$
-declare
-	setting text;
-	kept interval := case retention.name
-		when 'live' then interval '15 minutes'
-		else (select t.retention from meshhook_metrics.rollup_targets() t where t.target = retention.name)
-	end;
-begin
-	select s.value
-	into setting
-	from meshhook_metrics.settings s
-	where s.name = 'retention_' || retention.name
-		and s.tenant_id = '00000000-0000-0000-0000-000000000000';
-	if setting is not null then
-		kept := setting::interval;
-	end if;
-	return kept;
-exception when data_exception then
-	raise warning 'nothing of % is deleted, because retention_% is "%"',
-		case retention.name when 'live' then 'live' else 'rollup_' || retention.name end, retention.name, setting
-		using hint = 'That is not an interval; correct it in meshhook_metrics.settings.';
-	return null;
-end
-$$;
-
-comment on function meshhook_metrics.retention(text) is
-'How long live, 1m, 5m, 1h or 1d is kept: the setting, or the default where there is none; null, with a warning, where it makes no sense.';
 
 create function meshhook_metrics.close_minutes(now timestamptz default pg_catalog.clock_timestamp())
 returns bigint
@@ -312,6 +278,87 @@ comment on function meshhook_metrics.close_minutes(timestamptz) is
 'Adds the rows of live up to the last one that is of another minute than now to rollup_1m, each exactly once, deletes those that are older than retention_live, and returns the number of minute rows. The worker calls it when a minute is over, in a transaction of its own.
 55000 if the storage is not there or not whole.';
 
+create function meshhook_metrics.rollup_windows(target text, begins timestamptz, ends timestamptz)
+returns bigint
+language plpgsql
+set search_path = ''
+set timezone = 'UTC'
+set datestyle = 'ISO'
+-- Before a leaf is analyzed, the planner takes the index on bucket for useless
+set enable_seqscan = off
+as $$
+declare
+	this record;
+	leaf_begins timestamptz;
+	filled record;
+	written bigint;
+begin
+	select t.*
+	into strict this
+	from meshhook_metrics.rollup_targets() t
+	where t.target = rollup_windows.target;
+
+	execute pg_catalog.format(
+		$statement$
+			select
+				exists (select from meshhook_metrics.%1$I s where s.bucket >= %3$L and s.bucket < %4$L) as source,
+				exists (select from meshhook_metrics.%2$I t where t.bucket >= %3$L and t.bucket < %4$L) as target
+		$statement$,
+		'rollup_' || this.source, 'rollup_' || this.target, rollup_windows.begins, rollup_windows.ends)
+	into filled;
+	if not filled.source then
+		return 0;
+	end if;
+
+	leaf_begins := pg_catalog.date_trunc(this.leaf_unit, rollup_windows.begins);
+	while leaf_begins < rollup_windows.ends loop
+		perform meshhook_metrics.create_leaf(this.target, leaf_begins);
+		leaf_begins := leaf_begins + this.leaf_step;
+	end loop;
+
+	-- Rows that cannot be there yet are inserted at half the cost
+	execute pg_catalog.format(
+		$statement$
+			insert into meshhook_metrics.%I (tenant_id, series_id, bucket, count, sum, min, max, last, histogram)
+			select
+				s.tenant_id,
+				s.series_id,
+				pg_catalog.date_bin(%L, s.bucket, timestamptz 'epoch') as window,
+				pg_catalog.sum(s.count)::bigint,
+				pg_catalog.sum(s.sum),
+				pg_catalog.min(s.min),
+				pg_catalog.max(s.max),
+				(pg_catalog.max(array[pg_catalog.date_part('epoch', s.bucket), s.last]) filter (where s.last is not null))[2],
+				meshhook_metrics.histogram_merge(s.histogram)
+			from meshhook_metrics.%I s
+			where s.bucket >= %L
+				and s.bucket < %L
+			group by s.tenant_id, s.series_id, 3
+			order by s.tenant_id, s.series_id, 3
+		$statement$,
+		'rollup_' || this.target, this.step, 'rollup_' || this.source, rollup_windows.begins, rollup_windows.ends)
+		|| case
+			when filled.target then
+				$statement$
+					on conflict (tenant_id, series_id, bucket) do update
+					set
+						count = excluded.count,
+						sum = excluded.sum,
+						min = excluded.min,
+						max = excluded.max,
+						last = excluded.last,
+						histogram = excluded.histogram
+				$statement$
+			else ''
+		end;
+	get diagnostics written = row_count;
+	return written;
+end
+$$;
+
+comment on function meshhook_metrics.rollup_windows(text, timestamptz, timestamptz) is
+'Computes the windows of a rollup table from begins to ends out of the table before it, and returns how many rows it wrote. For rollup(), which holds the target''s row of rollup_state.';
+
 create function meshhook_metrics.rollup(target text default null)
 returns bigint
 language plpgsql
@@ -328,8 +375,6 @@ declare
 	part record;
 	begins timestamptz;
 	ends timestamptz;
-	leaf_begins timestamptz;
-	part_written bigint;
 	written bigint := 0;
 begin
 	if rollup.target not in ('5m', '1h', '1d') then
@@ -372,51 +417,38 @@ begin
 		ends := pg_catalog.date_bin(this.step, source.complete_until, timestamptz 'epoch');
 		continue when not ends > state.complete_until;
 
-		-- Leaf by leaf, so that days of catching up need no more memory than one
+		-- Autovacuum summarizes the index on bucket, but may not have come to it; the few
+		-- windows of a usual run are not worth it
+		if begins + 12 * this.step < ends then
+			perform pg_catalog.brin_summarize_new_values(i.indexrelid)
+			from meshhook_metrics.leaves(this.source) l
+			join pg_catalog.pg_index i
+				on i.indrelid = pg_catalog.format('meshhook_metrics.%I', l.leaf)::pg_catalog.regclass
+			join pg_catalog.pg_class c
+				on c.oid = i.indexrelid
+			join pg_catalog.pg_am a
+				on a.oid = c.relam
+				and a.amname = 'brin'
+			where l.lower_bound < ends
+				and l.upper_bound > begins;
+		end if;
+
+		-- A few windows at a time: catching up on days needs little memory, and rows are
+		-- stored in the order of time
 		for part in
 			select
-				greatest(l.lower_bound, begins) as begins,
-				least(l.upper_bound, ends) as ends
+				p.piece as begins,
+				least(p.piece + 12 * this.step, l.upper_bound, ends) as ends
 			from meshhook_metrics.leaves(this.source) l
+			cross join lateral pg_catalog.generate_series(
+				greatest(l.lower_bound, begins),
+				least(l.upper_bound, ends) - this.step,
+				12 * this.step) p (piece)
 			where l.lower_bound < ends
 				and l.upper_bound > begins
-			order by l.lower_bound
+			order by p.piece
 		loop
-			leaf_begins := pg_catalog.date_trunc(this.leaf_unit, part.begins);
-			while leaf_begins < part.ends loop
-				perform meshhook_metrics.create_leaf(this.target, leaf_begins);
-				leaf_begins := leaf_begins + this.leaf_step;
-			end loop;
-
-			execute pg_catalog.format(
-				$statement$
-					insert into meshhook_metrics.%I (tenant_id, series_id, bucket, count, sum, min, max, last, histogram)
-					select
-						s.tenant_id,
-						s.series_id,
-						pg_catalog.date_bin(%L, s.bucket, timestamptz 'epoch') as window,
-						pg_catalog.sum(s.count)::bigint,
-						pg_catalog.sum(s.sum),
-						pg_catalog.min(s.min),
-						pg_catalog.max(s.max),
-						(pg_catalog.max(array[pg_catalog.date_part('epoch', s.bucket), s.last]) filter (where s.last is not null))[2],
-						meshhook_metrics.histogram_merge(s.histogram)
-					from meshhook_metrics.%I s
-					where s.bucket >= %L
-						and s.bucket < %L
-					group by s.tenant_id, s.series_id, 3
-					on conflict (tenant_id, series_id, bucket) do update
-					set
-						count = excluded.count,
-						sum = excluded.sum,
-						min = excluded.min,
-						max = excluded.max,
-						last = excluded.last,
-						histogram = excluded.histogram
-				$statement$,
-				'rollup_' || this.target, this.step, 'rollup_' || this.source, part.begins, part.ends);
-			get diagnostics part_written = row_count;
-			written := written + part_written;
+			written := written + meshhook_metrics.rollup_windows(this.target, part.begins, part.ends);
 		end loop;
 
 		update meshhook_metrics.rollup_state s
@@ -430,204 +462,3 @@ $$;
 comment on function meshhook_metrics.rollup(text) is
 'Computes the windows of rollup_5m, rollup_1h and rollup_1d (or of one of them: 5m, 1h, 1d) that have become complete in the table before, and returns how many rows it wrote. It can run at any time, any number of times. A window whose source has been deleted is left as it is.
 Errors: 22023 another target, 55000 if the storage is not there or not whole.';
-
-create function meshhook_metrics.maintain()
-returns void
-language plpgsql
-set search_path = ''
-set timezone = 'UTC'
-set datestyle = 'ISO'
-set lock_timeout = '5s'
-as $$
-declare
-	this record;
-	part record;
-	begins timestamptz;
-	kept interval;
-begin
-	perform meshhook_metrics.require_storage();
-	begin
-		perform meshhook_metrics.rollup();
-	exception when lock_not_available then
-		raise warning 'nothing was rolled up: %', sqlerrm
-			using hint = 'Another session is rolling up; the next run catches up.';
-	end;
-
-	-- Leaves that will not change any more: an index that was filled in the order of
-	-- time is half empty
-	for part in
-		select l.leaf, c.relname as index
-		from meshhook_metrics.rollup_targets() t
-		join meshhook_metrics.rollup_state s
-			on s.target = t.target
-		cross join lateral meshhook_metrics.leaves(t.target) l
-		join pg_catalog.pg_index i
-			on i.indrelid = pg_catalog.format('meshhook_metrics.%I', l.leaf)::pg_catalog.regclass
-			and i.indisprimary
-		join pg_catalog.pg_class c
-			on c.oid = i.indexrelid
-		where l.upper_bound <= s.complete_until
-			and l.upper_bound <= pg_catalog.now()
-			and not coalesce('fillfactor=100' = any (c.reloptions), false)
-		order by l.lower_bound
-	loop
-		begin
-			execute pg_catalog.format('alter index meshhook_metrics.%I set (fillfactor = 100)', part.index);
-			execute pg_catalog.format('reindex index meshhook_metrics.%I', part.index);
-		exception when lock_not_available then
-			raise warning 'meshhook_metrics.% was not made compact: %', part.leaf, sqlerrm
-				using hint = 'Another session uses it; the next run tries again.';
-		end;
-	end loop;
-
-	for this in
-		select t.*
-		from meshhook_metrics.rollup_targets() t
-		order by t.step
-	loop
-		begins := pg_catalog.now();
-		while begins <= pg_catalog.now() + this.ahead loop
-			perform meshhook_metrics.create_leaf(this.target, begins);
-			begins := begins + this.leaf_step;
-		end loop;
-	end loop;
-
-	kept := meshhook_metrics.retention('live');
-	if kept is not null then
-		delete from meshhook_metrics.live l
-		using meshhook_metrics.rollup_state s
-		where s.target = '1m'
-			and l.id <= s.live_id
-			and l.at < pg_catalog.now() - kept;
-	end if;
-
-	-- Dropping comes last: it locks the whole table until the end of the transaction
-	for part in
-		select t.target, l.leaf, l.upper_bound
-		from meshhook_metrics.rollup_targets() t
-		cross join lateral meshhook_metrics.retention(t.target) r (retention)
-		cross join lateral meshhook_metrics.leaves(t.target) l
-		where l.upper_bound <= pg_catalog.now() - r.retention
-			and not exists (
-				select
-				from meshhook_metrics.rollup_targets() coarser
-				join meshhook_metrics.rollup_state s
-					on s.target = coarser.target
-				where coarser.source = t.target
-					and s.complete_until < l.upper_bound)
-		order by t.step, l.lower_bound
-	loop
-		begin
-			perform
-			from meshhook_metrics.rollup_state s
-			where s.target = part.target
-			for update nowait;
-			execute pg_catalog.format('drop table meshhook_metrics.%I', part.leaf);
-			update meshhook_metrics.rollup_state s
-			set retained_from = greatest(s.retained_from, part.upper_bound)
-			where s.target = part.target;
-		exception when lock_not_available then
-			raise warning 'meshhook_metrics.% was not dropped: %', part.leaf, sqlerrm
-				using hint = 'Another session uses it; the next run tries again.';
-		end;
-	end loop;
-end
-$$;
-
-comment on function meshhook_metrics.maintain() is
-'Rolls up, compacts the indexes of partitions that are complete, creates partitions ahead, and deletes what is older than its retention (settings retention_live, retention_1m, retention_5m, retention_1h, retention_1d) and has been rolled up. What another session has locked for 5 seconds is left for the next run, with a warning.
-55000 if the storage is not there or not whole.';
-
-create function meshhook_metrics.scheduled_jobs(
-	out name text,
-	out schedule text,
-	out command text)
-returns setof record
-language sql immutable parallel safe
-set search_path = ''
-rows 2
-as $$
-	values
-		('meshhook_metrics_rollup', '*/5 * * * *', 'select meshhook_metrics.rollup()'),
-		('meshhook_metrics_maintain', '23 * * * *', 'select meshhook_metrics.maintain()')
-$$;
-
-comment on function meshhook_metrics.scheduled_jobs() is
-'The jobs of pg_cron that schedule() creates.';
-
-create function meshhook_metrics.scheduled_by_pg_cron()
-returns boolean
-language plpgsql stable
-set search_path = ''
-as $$
-declare
-	active bigint;
-begin
-	if not exists (select from pg_catalog.pg_extension e where e.extname = 'pg_cron') then
-		return false;
-	end if;
-	execute
-		'select pg_catalog.count(distinct j.jobname) '
-		'from cron.job j '
-		'join meshhook_metrics.scheduled_jobs() ours on ours.name = j.jobname '
-		'where j.active and j.database = pg_catalog.current_database()'
-	into active;
-	return active = 2;
-exception when others then
-	return false;
-end
-$$;
-
-comment on function meshhook_metrics.scheduled_by_pg_cron() is
-'Whether pg_cron has both jobs of schedule(), active and for this database, as far as the caller may see. Never an error.';
-
-create function meshhook_metrics.schedule()
-returns void
-language plpgsql
-set search_path = ''
-as $$
-declare
-	job record;
-begin
-	if not exists (select from pg_catalog.pg_extension e where e.extname = 'pg_cron') then
-		raise notice 'pg_cron is not installed in this database: the worker of meshhook_metrics rolls up and maintains'
-			using hint = 'With pg_cron installed later, call meshhook_metrics.schedule() again.';
-		return;
-	end if;
-	if meshhook_metrics.scheduled_by_pg_cron() then
-		return;
-	end if;
-	perform meshhook_metrics.unschedule();
-	for job in
-		select j.*
-		from meshhook_metrics.scheduled_jobs() j
-	loop
-		execute 'select cron.schedule($1, $2, $3)' using job.name, job.schedule, job.command;
-	end loop;
-exception when insufficient_privilege then
-	raise notice 'no jobs were scheduled: %', sqlerrm
-		using hint = pg_catalog.format('The worker of meshhook_metrics rolls up and maintains; for pg_cron to do it, GRANT USAGE ON SCHEMA cron TO %I and call meshhook_metrics.schedule() again.', current_user);
-end
-$$;
-
-comment on function meshhook_metrics.schedule() is
-'Has pg_cron call rollup() every five minutes and maintain() every hour, where it is installed in this database and the caller may use it; elsewhere the worker does that, as a notice says. Can be called again.';
-
-create function meshhook_metrics.unschedule()
-returns void
-language plpgsql
-set search_path = ''
-as $$
-begin
-	if exists (select from pg_catalog.pg_extension e where e.extname = 'pg_cron') then
-		execute
-			'select cron.unschedule(j.jobid) '
-			'from cron.job j '
-			'join meshhook_metrics.scheduled_jobs() ours on ours.name = j.jobname '
-			'where j.database = pg_catalog.current_database()';
-	end if;
-end
-$$;
-
-comment on function meshhook_metrics.unschedule() is
-'Removes the jobs that schedule() created, those that the caller may see; the worker rolls up and maintains again.';

@@ -4,16 +4,19 @@
  *	  Bringing what was recorded into the storage tables, exactly once.
  *
  * A flush goes through these files in this order: flushcollect.c takes what has
- * changed, flushjournal.c notes it in a file, flushstore.c writes it to the
- * tables in one transaction, flushcollect.c notes in the region that it is
- * stored.  worker.c leads it through.
+ * changed, flushseries.c gives ids to the series, flushjournal.c notes in a file
+ * what is stored, flushstore.c writes it to the tables in one transaction,
+ * flushcollect.c notes in the region that it is stored.  worker.c leads it
+ * through.
  *
  *-------------------------------------------------------------------------
  */
 #ifndef MHM_FLUSH_H
 #define MHM_FLUSH_H
 
+#include "access/tupdesc.h"
 #include "region.h"
+#include "utils/tuplestore.h"
 
 /* What came to one series since the last flush, and what it held afterwards */
 typedef struct MhmChange
@@ -64,6 +67,7 @@ typedef struct MhmStoredState
 /* flushcollect.c */
 extern void mhm_flush_collect(MhmFlush *flush);
 extern void mhm_flush_apply(const MhmFlush *flush);
+extern void mhm_flush_put_back(const MhmChange *change);
 extern void mhm_flush_keep_all_taken(void);
 extern void mhm_flush_give_up_unstored(void);
 extern bool mhm_flush_apply_to(uint32 number, uint64 count, double sum, uint32 buckets_count,
@@ -78,9 +82,19 @@ extern void mhm_journal_remove(void);
 extern bool mhm_store_enter(void);
 extern void mhm_store_leave(void);
 extern void mhm_store_read_state(uint64 region_id, MhmStoredState *state);
-extern void mhm_store_write(MhmFlush *flush);
-extern void mhm_store_remember_series(const MhmFlush *flush);
+extern void mhm_store_write_state(const MhmFlush *flush);
+extern void mhm_store_write_live(const MhmFlush *flush);
 extern void mhm_store_call(const char *query, TimestampTz now);
 extern void mhm_store_read_quotas(void);
+
+/* For flushseries.c */
+extern void mhm_store_check(int spi_result, const char *query);
+extern Tuplestorestate *mhm_store_offer_rows(const char *name, TupleDesc columns, uint32 expected);
+extern void mhm_store_withdraw_rows(const char *name, Tuplestorestate *rows);
+
+/* flushseries.c */
+extern void mhm_series_use_table(Oid relation);
+extern bool mhm_series_identify(MhmFlush *flush);
+extern void mhm_series_remember(const MhmFlush *flush);
 
 #endif							/* MHM_FLUSH_H */

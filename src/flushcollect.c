@@ -211,6 +211,19 @@ mhm_flush_apply(const MhmFlush *flush)
 	}
 }
 
+/* What was taken of one series is left to the next flush */
+void
+mhm_flush_put_back(const MhmChange *change)
+{
+	MhmSeries  *series = &mhm_series[change->number];
+
+	LWLockAcquire(mhm_registry_lock, LW_SHARED);
+	if (series->live == MHM_SERIES_LIVE && series->kind != MHM_COUNTER &&
+		pg_atomic_read_u32(&series->generation) == change->generation)
+		mhm_accumulate_keep_taken(change->number);
+	LWLockRelease(mhm_registry_lock);
+}
+
 /* Whatever was taken and is not stored goes with the next flush */
 void
 mhm_flush_keep_all_taken(void)

@@ -3,9 +3,9 @@
  * flushstore.c
  *	  A flush's transaction: the storage tables as the worker sees them.
  *
- * Owns the statements and what is known of the tables: who owns them, and the
- * ids that series have in the table series.  Called by the flush worker inside
- * a transaction.
+ * Owns who the worker is while it works on the tables, and the statements but
+ * for those that give ids to series (flushseries.c).  Called by the flush worker
+ * inside a transaction.
  *
  * The tables belong to a role that need not be a superuser, and who could hang
  * a trigger or a policy on them.  So between mhm_store_enter() and
@@ -27,14 +27,12 @@
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "flush.h"
-#include "labels.h"
 #include "miscadmin.h"
+#include "port/pg_bswap.h"
 #include "quota.h"
-#include "registry.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/queryenvironment.h"
@@ -48,20 +46,10 @@
 /* A row of live has at most so many series: Realtime cuts what is too long */
 #define SERIES_PER_ROW		500
 
-/* The id that a slot's series has in the table series */
-typedef struct KnownSeries
-{
-	uint32		generation;
-	int64		id;
-} KnownSeries;
-
 static const char *const storage_tables[] = {
 	"flush_state", "series", "live", "rollup_1m", "rollup_state", "settings"
 };
 
-static KnownSeries *known_series = NULL;
-static bool known_series_stale = true;
-static Oid	series_table = InvalidOid;
 static Oid	histogram_type = InvalidOid;
 
 static Oid	saved_user;
@@ -71,14 +59,6 @@ static int	guc_level;
 static SPIPlanPtr plan_state;
 static SPIPlanPtr plan_live;
 static SPIPlanPtr plan_quotas;
-
-/* Ids may be wrong once the table series has been truncated or made anew */
-static void
-forget_series(Datum arg, Oid relation)
-{
-	if (relation == InvalidOid || relation == series_table)
-		known_series_stale = true;
-}
 
 static Oid
 owner_of(Oid relation)
@@ -121,11 +101,8 @@ find_storage(void)
 						   SCHEMA_NAME, storage_tables[0], SCHEMA_NAME, storage_tables[i]),
 					errhint("Give them all to one role with ALTER TABLE ... OWNER TO."));
 		owner = owner_here;
-		if (strcmp(storage_tables[i], "series") == 0 && relation != series_table)
-		{
-			series_table = relation;
-			known_series_stale = true;
-		}
+		if (strcmp(storage_tables[i], "series") == 0)
+			mhm_series_use_table(relation);
 	}
 
 	histogram_type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
@@ -146,15 +123,8 @@ find_storage(void)
 bool
 mhm_store_enter(void)
 {
-	static bool registered = false;
-	Oid			owner;
+	Oid			owner = find_storage();
 
-	if (!registered)
-	{
-		CacheRegisterRelcacheCallback(forget_series, (Datum) 0);
-		registered = true;
-	}
-	owner = find_storage();
 	if (!OidIsValid(owner))
 		return false;
 
@@ -177,8 +147,8 @@ mhm_store_leave(void)
 	SetUserIdAndSecContext(saved_user, saved_context);
 }
 
-static void
-check_result(int result, const char *query)
+void
+mhm_store_check(int result, const char *query)
 {
 	if (result < 0)
 		elog(ERROR, "%s from: %s", SPI_result_code_string(result), query);
@@ -193,16 +163,16 @@ execute_plan(SPIPlanPtr *plan, const char *query, int arguments, Oid *types,
 		SPIPlanPtr	prepared = SPI_prepare(query, arguments, types);
 
 		if (prepared == NULL)
-			check_result(SPI_result, query);
+			mhm_store_check(SPI_result, query);
 		SPI_keepplan(prepared);
 		*plan = prepared;
 	}
-	check_result(SPI_execute_plan(*plan, values, nulls, false, 0), query);
+	mhm_store_check(SPI_execute_plan(*plan, values, nulls, false, 0), query);
 }
 
 /* Let a query read rows under a name */
-static Tuplestorestate *
-offer_rows(const char *name, TupleDesc columns, uint32 expected)
+Tuplestorestate *
+mhm_store_offer_rows(const char *name, TupleDesc columns, uint32 expected)
 {
 	Tuplestorestate *rows = tuplestore_begin_heap(false, false, work_mem);
 	EphemeralNamedRelation relation = palloc0(sizeof(EphemeralNamedRelationData));
@@ -218,8 +188,8 @@ offer_rows(const char *name, TupleDesc columns, uint32 expected)
 	return rows;
 }
 
-static void
-withdraw_rows(const char *name, Tuplestorestate *rows)
+void
+mhm_store_withdraw_rows(const char *name, Tuplestorestate *rows)
 {
 	(void) SPI_unregister_relation(name);
 	tuplestore_end(rows);
@@ -238,7 +208,7 @@ mhm_store_read_state(uint64 region_id, MhmStoredState *state)
 	Datum		tick;
 	bool		is_null;
 
-	check_result(SPI_execute_with_args(query, 1, types, values, NULL, true, 1), query);
+	mhm_store_check(SPI_execute_with_args(query, 1, types, values, NULL, true, 1), query);
 	memset(state, 0, sizeof(*state));
 	tick = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null);
 	if (!is_null)
@@ -254,8 +224,8 @@ mhm_store_read_state(uint64 region_id, MhmStoredState *state)
 }
 
 /* Which flush this is: committed with everything else of it, or not at all */
-static void
-write_state(const MhmFlush *flush)
+void
+mhm_store_write_state(const MhmFlush *flush)
 {
 	Oid			types[] = {INT8OID, INT8OID, TIMESTAMPTZOID};
 	Datum		values[3];
@@ -270,135 +240,49 @@ write_state(const MhmFlush *flush)
 				 3, types, values, NULL);
 }
 
-/* Take the ids that are known already; returns how many are not */
-static uint32
-recall_series(MhmFlush *flush)
+/* Where a change goes: by tenant, then by id */
+typedef struct Place
 {
-	uint32		unknown = 0;
+	uint64		tenant[2];		/* in the order of the bytes of a uuid */
+	int64		id;
+	MhmChange  *change;
+} Place;
 
-	if (known_series == NULL)
-		known_series = MemoryContextAllocExtended(TopMemoryContext,
-												  mhm_region->geometry.series_slots * sizeof(KnownSeries),
-												  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	if (known_series_stale)
-	{
-		memset(known_series, 0, mhm_region->geometry.series_slots * sizeof(KnownSeries));
-		known_series_stale = false;
-	}
+static inline int
+compare_places(const Place *left, const Place *right)
+{
+	if (left->tenant[0] != right->tenant[0])
+		return left->tenant[0] < right->tenant[0] ? -1 : 1;
+	if (left->tenant[1] != right->tenant[1])
+		return left->tenant[1] < right->tenant[1] ? -1 : 1;
+	return left->id < right->id ? -1 : left->id > right->id;
+}
+
+#define ST_SORT sort_places
+#define ST_ELEMENT_TYPE Place
+#define ST_COMPARE(a, b) compare_places(a, b)
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
+
+/* The changes in the order of their rows; moving them around would take long */
+static Place *
+place_changes(const MhmFlush *flush)
+{
+	Place	   *places = MemoryContextAllocHuge(CurrentMemoryContext, (flush->changes_count + 1) * sizeof(Place));
+
 	for (uint32 i = 0; i < flush->changes_count; i++)
 	{
 		MhmChange  *change = &flush->changes[i];
-		KnownSeries *known = &known_series[change->number];
 
-		change->id = known->generation == change->generation ? known->id : 0;
-		if (change->id == 0)
-			unknown++;
+		memcpy(places[i].tenant, &change->tenant, sizeof(pg_uuid_t));
+		places[i].tenant[0] = pg_ntoh64(places[i].tenant[0]);
+		places[i].tenant[1] = pg_ntoh64(places[i].tenant[1]);
+		places[i].id = change->id;
+		places[i].change = change;
 	}
-	return unknown;
-}
-
-/* The flush has been committed, and with it the ids of its series */
-void
-mhm_store_remember_series(const MhmFlush *flush)
-{
-	for (uint32 i = 0; i < flush->changes_count; i++)
-	{
-		KnownSeries *known = &known_series[flush->changes[i].number];
-
-		known->generation = flush->changes[i].generation;
-		known->id = flush->changes[i].id;
-	}
-}
-
-static TupleDesc
-new_series_columns(void)
-{
-	TupleDesc	columns = CreateTemplateTupleDesc(5);
-
-	TupleDescInitEntry(columns, 1, "number", INT4OID, -1, 0);
-	TupleDescInitEntry(columns, 2, "tenant_id", UUIDOID, -1, 0);
-	TupleDescInitEntry(columns, 3, "metric", TEXTOID, -1, 0);
-	TupleDescInitEntry(columns, 4, "kind", TEXTOID, -1, 0);
-	TupleDescInitEntry(columns, 5, "labels", JSONBOID, -1, 0);
-	return columns;
-}
-
-static void
-put_new_series(Tuplestorestate *rows, TupleDesc columns, int32 number, MhmChange *change)
-{
-	Datum		values[5];
-	bool		nulls[5] = {false};
-
-	values[0] = Int32GetDatum(number);
-	values[1] = UUIDPGetDatum(&change->tenant);
-	values[2] = PointerGetDatum(cstring_to_text_with_len(change->metric, change->metric_length));
-	values[3] = CStringGetTextDatum(mhm_kind_name(change->kind));
-	values[4] = JsonbPGetDatum(mhm_labels_jsonb(change->labels, change->labels_length,
-												change->overflow));
-	tuplestore_putvalues(rows, columns, values, nulls);
-}
-
-/* Both sides by the digest, which is what the unique index has */
-#define SAME_SERIES \
-	"s.tenant_id = n.tenant_id and s.metric = n.metric and s.labels = n.labels " \
-	"and meshhook_metrics.labels_digest(s.labels) = meshhook_metrics.labels_digest(n.labels)"
-
-/* Give ids to the series that have none yet, all in a few statements */
-static void
-identify_series(MhmFlush *flush, uint32 unknown)
-{
-	static const char *const statements[] = {
-		"insert into meshhook_metrics.series (tenant_id, metric, kind, labels) "
-		"select n.tenant_id, n.metric, n.kind, n.labels "
-		"from new_series n "
-		"where not exists (select from meshhook_metrics.series s where " SAME_SERIES ") "
-		"on conflict do nothing",
-		/* A metric that was reset may come again as another kind */
-		"update meshhook_metrics.series s "
-		"set kind = n.kind "
-		"from new_series n "
-		"where s.kind <> n.kind and " SAME_SERIES,
-		"select n.number, s.id "
-		"from new_series n "
-		"join meshhook_metrics.series s on " SAME_SERIES
-	};
-	TupleDesc	columns = new_series_columns();
-	Tuplestorestate *rows = offer_rows("new_series", columns, unknown);
-
-	for (uint32 i = 0; i < flush->changes_count; i++)
-		if (flush->changes[i].id == 0)
-			put_new_series(rows, columns, (int32) i, &flush->changes[i]);
-	for (int i = 0; i < lengthof(statements); i++)
-		check_result(SPI_execute(statements[i], false, 0), statements[i]);
-	if (SPI_processed != unknown)
-		ereport(ERROR,
-				errcode(ERRCODE_DATA_EXCEPTION),
-				errmsg("table meshhook_metrics.series took %u series and shows " UINT64_FORMAT " of them",
-					   unknown, (uint64) SPI_processed),
-				errhint("Look for a trigger or a policy on the table."));
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		HeapTuple	tuple = SPI_tuptable->vals[i];
-		bool		is_null;
-		Datum		number = SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &is_null);
-
-		flush->changes[DatumGetInt32(number)].id =
-			DatumGetInt64(SPI_getbinval(tuple, SPI_tuptable->tupdesc, 2, &is_null));
-	}
-	SPI_freetuptable(SPI_tuptable);
-	withdraw_rows("new_series", rows);
-}
-
-static int
-compare_changes(const void *a, const void *b)
-{
-	const MhmChange *left = a;
-	const MhmChange *right = b;
-	int			order = memcmp(&left->tenant, &right->tenant, sizeof(pg_uuid_t));
-
-	if (order == 0)
-		order = left->id < right->id ? -1 : left->id > right->id;
-	return order;
+	sort_places(places, flush->changes_count);
+	return places;
 }
 
 /* Columns of live that come from the changes */
@@ -464,7 +348,7 @@ live_value(const MhmChange *change, int column, Datum *value)
 
 /* An array over the changes of one row; NULL when none has a value */
 static ArrayType *
-live_array(const MhmChange *changes, int count, int column, Oid type)
+live_array(const Place *places, int count, int column, Oid type)
 {
 	Datum		values[SERIES_PER_ROW];
 	bool		nulls[SERIES_PER_ROW];
@@ -476,7 +360,7 @@ live_array(const MhmChange *changes, int count, int column, Oid type)
 
 	for (int i = 0; i < count; i++)
 	{
-		nulls[i] = !live_value(&changes[i], column, &values[i]);
+		nulls[i] = !live_value(places[i].change, column, &values[i]);
 		present += !nulls[i];
 	}
 	if (present == 0)
@@ -488,7 +372,7 @@ live_array(const MhmChange *changes, int count, int column, Oid type)
 
 /* One row of live: changes of one tenant */
 static void
-put_live_row(Tuplestorestate *rows, TupleDesc columns, const MhmChange *changes, int count)
+put_live_row(Tuplestorestate *rows, TupleDesc columns, const Place *places, int count)
 {
 	static const Oid element_types[LIVE_COLUMNS] = {
 		InvalidOid, INT8OID, INT8OID, FLOAT8OID, FLOAT8OID, FLOAT8OID, FLOAT8OID, InvalidOid
@@ -496,10 +380,10 @@ put_live_row(Tuplestorestate *rows, TupleDesc columns, const MhmChange *changes,
 	Datum		values[LIVE_COLUMNS];
 	bool		nulls[LIVE_COLUMNS] = {false};
 
-	values[LIVE_TENANT_ID] = UUIDPGetDatum(&changes->tenant);
+	values[LIVE_TENANT_ID] = UUIDPGetDatum(&places->change->tenant);
 	for (int column = LIVE_SERIES_ID; column < LIVE_COLUMNS; column++)
 	{
-		ArrayType  *array = live_array(changes, count, column,
+		ArrayType  *array = live_array(places, count, column,
 									   column == LIVE_HISTOGRAM ? histogram_type : element_types[column]);
 
 		values[column] = PointerGetDatum(array);
@@ -511,6 +395,7 @@ put_live_row(Tuplestorestate *rows, TupleDesc columns, const MhmChange *changes,
 static void
 put_live_rows(Tuplestorestate *rows, TupleDesc columns, const MhmFlush *flush)
 {
+	Place	   *places = place_changes(flush);
 	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext,
 													  "meshhook_metrics live row",
 													  ALLOCSET_DEFAULT_SIZES);
@@ -520,9 +405,9 @@ put_live_rows(Tuplestorestate *rows, TupleDesc columns, const MhmFlush *flush)
 	for (uint32 i = 1; i <= flush->changes_count; i++)
 	{
 		if (i < flush->changes_count && i - first < SERIES_PER_ROW &&
-			memcmp(&flush->changes[i].tenant, &flush->changes[first].tenant, sizeof(pg_uuid_t)) == 0)
+			places[i].tenant[0] == places[first].tenant[0] && places[i].tenant[1] == places[first].tenant[1])
 			continue;
-		put_live_row(rows, columns, &flush->changes[first], (int) (i - first));
+		put_live_row(rows, columns, &places[first], (int) (i - first));
 		MemoryContextReset(row_context);
 		first = i;
 	}
@@ -530,16 +415,16 @@ put_live_rows(Tuplestorestate *rows, TupleDesc columns, const MhmFlush *flush)
 	MemoryContextDelete(row_context);
 }
 
-static void
-write_live(MhmFlush *flush)
+/* The rows of a flush, whose series have ids */
+void
+mhm_store_write_live(const MhmFlush *flush)
 {
 	Oid			types[] = {TIMESTAMPTZOID, FLOAT8OID};
 	Datum		values[2];
 	TupleDesc	columns = live_columns();
 	Tuplestorestate *rows;
 
-	qsort(flush->changes, flush->changes_count, sizeof(MhmChange), compare_changes);
-	rows = offer_rows("flushed", columns, flush->changes_count / 100 + 1);
+	rows = mhm_store_offer_rows("flushed", columns, flush->changes_count / 100 + 1);
 	put_live_rows(rows, columns, flush);
 	values[0] = TimestampTzGetDatum(flush->at);
 	values[1] = Float8GetDatum(flush->seconds);
@@ -549,20 +434,7 @@ write_live(MhmFlush *flush)
 				 "select f.tenant_id, $1, $2, f.series_id, f.count, f.sum, f.min, f.max, f.last, f.histogram "
 				 "from flushed f",
 				 2, types, values, NULL);
-	withdraw_rows("flushed", rows);
-}
-
-/* Write all of a flush; the caller commits */
-void
-mhm_store_write(MhmFlush *flush)
-{
-	uint32		unknown;
-
-	write_state(flush);
-	unknown = recall_series(flush);
-	if (unknown > 0)
-		identify_series(flush, unknown);
-	write_live(flush);
+	mhm_store_withdraw_rows("flushed", rows);
 }
 
 /* Call something of the extension's that works on the tables */
@@ -572,7 +444,7 @@ mhm_store_call(const char *query, TimestampTz now)
 	Oid			types[] = {TIMESTAMPTZOID};
 	Datum		values[] = {TimestampTzGetDatum(now)};
 
-	check_result(SPI_execute_with_args(query, 1, types, values, NULL, false, 0), query);
+	mhm_store_check(SPI_execute_with_args(query, 1, types, values, NULL, false, 0), query);
 }
 
 /* Bring the tenants' own quotas into shared memory */

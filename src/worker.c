@@ -79,6 +79,7 @@ static MemoryContext flush_context;
 static bool storage_there;		/* as the last transaction saw it */
 static bool taken_unsettled = true; /* something may be taken of a flush that failed */
 static bool state_known = false;	/* has flush_state been read? */
+static bool more_to_flush = false;	/* has the last tick left something? */
 static uint64 next_tick;
 
 static TimestampTz interval_began_at;	/* when changes were last collected */
@@ -230,6 +231,7 @@ flush_changes(void)
 	MhmFlush	flush = {0};
 	TimestampTz now;
 	instr_time	began;
+	bool		complete = true;
 	MemoryContext transaction_context;
 
 	storage_there = mhm_store_enter();
@@ -255,9 +257,11 @@ flush_changes(void)
 	if (flush.changes_count > 0)
 	{
 		state_known = false;
+		mhm_store_write_state(&flush);
+		complete = mhm_series_identify(&flush);
 		mhm_journal_write(&flush);
 		MemoryContextSwitchTo(transaction_context);
-		mhm_store_write(&flush);
+		mhm_store_write_live(&flush);
 	}
 	else
 		MemoryContextSwitchTo(transaction_context);
@@ -272,11 +276,14 @@ flush_changes(void)
 		mhm_region->flushed_tick = flush.tick;
 		pg_write_barrier();
 		mhm_region->pending_tick = 0;
-		mhm_store_remember_series(&flush);
+		mhm_series_remember(&flush);
 		next_tick = flush.tick + 1;
 		state_known = true;
 	}
 	taken_unsettled = false;
+	more_to_flush = !complete;
+	if (!complete)
+		return;
 	interval_began_at = now;
 	interval_began = began;
 	note_flushed(request, mhm_milliseconds_since(began), now);
@@ -365,14 +372,17 @@ flush_if_due(TimestampTz *planned)
 	bool		requested = request > tried;
 	double		waiting_ms;
 
-	if (!requested && now < *planned && *planned <= next_flush_at(now) &&
+	if (!requested && !more_to_flush && now < *planned && *planned <= next_flush_at(now) &&
 		(INSTR_TIME_IS_ZERO(interval_began) ||
 		 mhm_milliseconds_since(interval_began) < 1.5 * mhm_flush_interval))
 		return false;
 	tried = request;
 	*planned = next_flush_at(now);
 	if (!requested && mhm_duty_backs_off(&flush_duty, &waiting_ms))
+	{
+		more_to_flush = false;
 		return false;
+	}
 	return mhm_duty_attempt(&flush_duty);
 }
 
@@ -394,7 +404,7 @@ has_passed(TimestampTz since, TimestampTz now, int64 period)
 static void
 wait_for_work(TimestampTz planned)
 {
-	long		wait_ms = (long) ((planned - GetCurrentTimestamp()) / 1000 + 1);
+	long		wait_ms = more_to_flush ? 1 : (long) ((planned - GetCurrentTimestamp()) / 1000 + 1);
 	double		remaining_ms;
 
 	for (int i = 0; i < lengthof(duties); i++)
@@ -434,7 +444,10 @@ shut_down(void)
 	{
 		await_last_backends();
 		ShutdownRequestPending = false;
-		if (mhm_duty_attempt(&flush_duty) && mhm_region->pending_tick == 0)
+		do
+			more_to_flush = false;
+		while (mhm_duty_attempt(&flush_duty) && more_to_flush);
+		if (mhm_region->pending_tick == 0)
 			mhm_journal_remove();
 	}
 	/* Exit status 0 would unregister us for good */

@@ -1,7 +1,7 @@
 # A private PostgreSQL cluster for one measurement: in a folder of its own
-# below MHM_TMP, on a unix socket only, with the extension preloaded. record.pl
-# makes and drops them; whatever ends it, stop_all() leaves no process and no
-# shared memory object behind, and bench/record removes what even that missed.
+# below MHM_TMP, on a unix socket only, with the extension preloaded. A run makes
+# and drops them; whatever ends it, stop_all() leaves no process and no shared
+# memory object behind, and runner.sh removes what even that missed.
 
 package Cluster;
 

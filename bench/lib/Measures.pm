@@ -1,7 +1,4 @@
-# What bench/record measures, one function per group of rows. Every function
-# measures its variants in turn, round after round and every other round
-# backwards, so that what else the machine does meets all of them alike, and
-# compares within a round before it takes the median.
+# What bench/record measures, one function per group of rows.
 
 package Measures;
 
@@ -13,6 +10,8 @@ use List::Util qw(max min sum);
 use Cluster;
 use Peer;
 use Report;
+use Rounds qw(by_round difference progress ratio rounds);
+use Run;
 
 # Every size as [full, quick]
 use constant SIZES => {
@@ -40,51 +39,11 @@ use constant UNDISTURBED => 0.95;
 use constant TENANT => q{'11111111-1111-4111-8111-111111111111'};
 use constant LABELS => q{'{"queue": "webhooks", "status": "ok"}'};
 
-my $quick = 0;
-
-sub be_quick { $quick = 1 }
-
 sub size
 {
 	my ($name) = @_;
-	return SIZES->{$name}[$quick];
+	return SIZES->{$name}[Run::is_quick() ? 1 : 0];
 }
-
-sub progress
-{
-	my ($text) = @_;
-	print STDERR "# $text\n";
-}
-
-# Run each of the named measurements once a round; returns the rounds by name
-sub rounds
-{
-	my ($rounds, $order, $measure) = @_;
-	my %results;
-	for my $round (1 .. $rounds)
-	{
-		for my $name ($round % 2 ? @$order : reverse @$order)
-		{
-			push @{ $results{$name} }, $measure->($name);
-		}
-	}
-	return %results;
-}
-
-# Combine rounds, each with its own peers only
-sub by_round
-{
-	my ($combine, @series) = @_;
-	return [
-		map {
-			my $round = $_;
-			$combine->(map { $_->[$round] } @series)
-		} 0 .. $#{ $series[0] }
-	];
-}
-
-sub difference { return by_round(sub { $_[0] - $_[1] }, @_) }
-sub ratio { return by_round(sub { $_[0] / $_[1] }, @_) }
 
 sub new_session
 {

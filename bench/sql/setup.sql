@@ -1,11 +1,8 @@
--- What the measurements share: the peers' tables, the inputs, and the loops
--- that read the clock inside the session, so that no round trip is in a figure.
+-- What the measurements of bench/record share: the peers' tables, the inputs, and
+-- the loops that read the clock inside the session, so that no round trip is in a
+-- figure.
 
-create extension meshhook_metrics;
-
-create extension mhm_empty;
-
-create schema bench;
+\ir clock.sql
 
 -- One row per event, as people record today
 create table bench.events (
@@ -62,17 +59,6 @@ cross join lateral (
            case when i % 10 < 5 then 'bench_batch_total' when i % 10 < 9 then 'bench_batch_seconds' else 'bench_batch_depth' end as metric,
            case when i % 10 < 5 then 1 when i % 10 < 9 then round(0.001 * i, 4) else i end as value
 ) s;
-
--- Processor time that one execution of a statement takes
-create function bench.cpu_nanoseconds(statement text) returns bigint
-language plpgsql as $$
-declare
-    started bigint := mhm_empty.cpu_nanoseconds();
-begin
-    execute statement;
-    return mhm_empty.cpu_nanoseconds() - started;
-end
-$$;
 
 -- Waits until the session that holds the start lock lets go, so that sessions
 -- start together; returns the seconds since the epoch of both ends, and the

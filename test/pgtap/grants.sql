@@ -27,6 +27,21 @@ insert into calls values
 	('snapshot', $$ meshhook_metrics.snapshot() $$),
 	('status', $$ meshhook_metrics.status() $$),
 	('prometheus', $$ meshhook_metrics.prometheus() $$),
+	('flush', $$ meshhook_metrics.flush('0 s') $$),
+	('query_range', $$ meshhook_metrics.query_range('grants_total', pg_catalog.now()) $$),
+	('rollup', $$ meshhook_metrics.rollup() $$),
+	('maintain', $$ meshhook_metrics.maintain() $$),
+	('close_minutes', $$ meshhook_metrics.close_minutes() $$),
+	('schedule', $$ meshhook_metrics.schedule() $$),
+	('unschedule', $$ meshhook_metrics.unschedule() $$),
+	('scheduled_by_pg_cron', $$ meshhook_metrics.scheduled_by_pg_cron() $$),
+	('scheduled_jobs', $$ meshhook_metrics.scheduled_jobs() $$),
+	('rollup_targets', $$ meshhook_metrics.rollup_targets() $$),
+	('rollup_windows', $$ meshhook_metrics.rollup_windows('5m', pg_catalog.now(), pg_catalog.now()) $$),
+	('require_storage', $$ meshhook_metrics.require_storage() $$),
+	('leaves', $$ meshhook_metrics.leaves('1m') $$),
+	('create_leaf', $$ meshhook_metrics.create_leaf('1m', pg_catalog.now()) $$),
+	('retention', $$ meshhook_metrics.retention('1m') $$),
 	('histogram_count', $$ meshhook_metrics.histogram_count(%s) $$),
 	('histogram_sum', $$ meshhook_metrics.histogram_sum(%s) $$),
 	('histogram_avg', $$ meshhook_metrics.histogram_avg(%s) $$),
@@ -125,8 +140,13 @@ select is((select count(*) from routines
 		where a.grantee = 'regress_owner'::regrole and a.privilege_type = 'EXECUTE' and a.is_grantable)),
 	0::bigint, 'and can grant every function');
 select is((select count(*) from routines, aclexplode(proacl) a where a.grantee = 0), 0::bigint, 'of which PUBLIC has none again');
+set local role regress_owner;
+\ir ../sql/include/migrations.sql
+reset role;
+-- flush() is not asked here: the worker does not see what is not committed
 select lives_ok(format('set local role regress_owner; select %s; reset role', call), 'the owner calls ' || routine || '()')
-from calls;
+from calls
+where routine <> 'flush';
 select throws_ok(format('set local role regress_worker; select %s', call), '42501', 'permission denied for schema meshhook_metrics',
 	'the grants of the extension before are gone')
 from calls
@@ -142,7 +162,7 @@ where routine in ('inc', 'record');
 select throws_ok(format('set local role regress_worker; select %s', call), '42501', 'permission denied for function ' || routine,
 	'and is refused ' || routine || '()')
 from calls
-where routine in ('reset', 'describe', 'snapshot', 'prometheus', 'status');
+where routine in ('reset', 'describe', 'snapshot', 'prometheus', 'status', 'flush', 'query_range', 'rollup', 'maintain', 'close_minutes', 'schedule', 'create_leaf');
 
 select * from finish();
 rollback;

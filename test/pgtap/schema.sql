@@ -32,6 +32,29 @@ drop function meshhook_metrics.inc(text);
 create function meshhook_metrics.histogram_quantile(text) returns void language sql as $$ select $$;
 select throws_ok('create extension meshhook_metrics', '42723', null, 'those of histograms too');
 drop function meshhook_metrics.histogram_quantile(text);
+create function meshhook_metrics.query_range_of_mine() returns void language sql as $$ select $$;
+select throws_ok('create extension meshhook_metrics', '42723', null, 'and those of query_range()');
+drop function meshhook_metrics.query_range_of_mine();
+do $$
+declare
+	routine text;
+begin
+	foreach routine in array array[
+		'flush', 'rollup', 'maintain', 'schedule', 'unschedule', 'close_minutes', 'rollup_windows', 'rollup_targets', 'require_storage', 'leaves',
+		'create_leaf', 'retention', 'scheduled_jobs', 'scheduled_by_pg_cron']
+	loop
+		execute format('create function meshhook_metrics.%I(a text, b text, c text, d text, e text) returns void language sql as %L', routine, 'select');
+		begin
+			create extension meshhook_metrics;
+			raise '% is not in the way', routine;
+		exception when duplicate_function then
+			null;
+		end;
+		execute format('drop function meshhook_metrics.%I', routine);
+	end loop;
+end
+$$;
+select pass('of whatever name that the extension has');
 create function meshhook_metrics.tenant_ids() returns setof uuid language sql as $$ select null::uuid $$;
 select lives_ok('create extension meshhook_metrics', 'functions of other names are not');
 rollback to savepoint before;

@@ -2,6 +2,7 @@
 begin;
 set local client_min_messages = warning;
 create extension if not exists meshhook_metrics;
+\ir ../sql/include/migrations.sql
 select no_plan();
 do $$begin perform meshhook_metrics.reset(); end$$;
 
@@ -23,16 +24,44 @@ begin
 	select pg_catalog.string_agg(pg_catalog.concat_ws(' ', s.tenant_id, s.metric, s.labels, s.value, s.count, s.histogram), '; ' order by s.metric, s.tenant_id)
 	into result
 	from meshhook_metrics.snapshot() s;
-	result := result || ' / ' || pg_catalog.md5(meshhook_metrics.prometheus());
+	-- what is about the extension itself changes while the worker flushes
+	result := result || ' / ' || pg_catalog.md5((
+		select pg_catalog.string_agg(line, ' ')
+		from pg_catalog.regexp_split_to_table(meshhook_metrics.prometheus(), E'\n') line
+		where line !~ 'meshhook_metrics_'));
 	result := result || ' / ' || pg_catalog.to_jsonb('{"schema":3,"count":1,"sum":1,"min":1,"max":1,"zero":0,"offset":0,"buckets":[1],"overflow":0}'::meshhook_metrics.histogram);
 	result := result || ' / ' || (select pg_catalog.concat_ws(' ', meshhook_metrics.histogram_quantile(h, 0.5), meshhook_metrics.histogram_fraction(h, 0, 2), h::pg_catalog.json)
 		from (select meshhook_metrics.histogram_of(v) as h from pg_catalog.unnest(array[1.0, 2.0, 3.0]) v) o);
 	result := result || ' / ' || (select s.series_used from meshhook_metrics.status() s);
+	-- Storage
+	truncate meshhook_metrics.series, meshhook_metrics.live, meshhook_metrics.rollup_1m, meshhook_metrics.rollup_5m, meshhook_metrics.rollup_1h, meshhook_metrics.rollup_1d, meshhook_metrics.settings;
+	delete from meshhook_metrics.rollup_state;
+	insert into meshhook_metrics.rollup_state (target) values ('1m'), ('5m'), ('1h'), ('1d');
+	insert into meshhook_metrics.series (tenant_id, metric, kind, labels) values ('11111111-1111-1111-1111-111111111111', 'path_kept', 'histogram', '{"a": "b"}');
+	insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum, min, max, histogram)
+	select s.tenant_id, pg_catalog.date_trunc('day', pg_catalog.now(), 'UTC') - m * '1 hour'::pg_catalog.interval, 5, array[s.id], array[3], array[6], array[1], array[3],
+		array(select meshhook_metrics.histogram_of(v) from pg_catalog.unnest(array[1.0, 2.0, 3.0]) v)
+	from meshhook_metrics.series s, pg_catalog.generate_series(0, 50) m;
+	insert into meshhook_metrics.settings (name, value) values ('retention_1m', '1 day');
+	result := result || ' / ' || meshhook_metrics.close_minutes(pg_catalog.now());
+	result := result || ' / ' || meshhook_metrics.rollup();
+	perform meshhook_metrics.maintain();
+	perform meshhook_metrics.schedule();
+	perform meshhook_metrics.unschedule();
+	result := result || ' / ' || meshhook_metrics.scheduled_by_pg_cron();
+	result := result || ' / ' || (select pg_catalog.count(*) from meshhook_metrics.rollup_1m)
+		|| ' / ' || (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', r.bucket, r.count, r.histogram), '; ' order by r.bucket) from meshhook_metrics.rollup_1d r)
+		|| ' / ' || (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', q.bucket, q.labels, q.value), '; ' order by q.bucket)
+			from meshhook_metrics.query_range('path_kept', pg_catalog.now() - '3 days'::pg_catalog.interval, pg_catalog.now(), '1 day', group_by => '{a}') q);
+	perform pg_catalog.set_config('request.jwt.claims', '{"app_metadata": {"tenant_ids": ["11111111-1111-1111-1111-111111111111"]}}', true);
+	result := result || ' / ' || (select pg_catalog.string_agg(t::pg_catalog.text, ' ') from meshhook_metrics.tenant_ids() t)
+		|| ' / ' || meshhook_metrics.labels_digest('{"a": 1}');
 	perform pg_catalog.set_config('search_path', 'public', true);
 	return result;
 end
 $$;
 
+select isnt(pg_temp.use('public'), null, 'they do something');
 select is(pg_temp.use(''), pg_temp.use('meshhook_metrics, public'), 'an empty one');
 select is(pg_temp.use('pg_catalog'), pg_temp.use('meshhook_metrics, public'), 'without the schema');
 select is(pg_temp.use('no_such_schema'), pg_temp.use('meshhook_metrics, public'), 'a schema that does not exist');
@@ -45,6 +74,15 @@ create function regress_hostile.histogram_json(meshhook_metrics.histogram) retur
 create function regress_hostile.inc(text) returns void language sql as $$ select 1 / 0 $$;
 create domain regress_hostile.uuid as text;
 create domain regress_hostile.jsonb as text;
+create function regress_hostile.date_bin(interval, timestamptz, timestamptz) returns timestamptz language sql as $$ select $2 + 1 / 0 * '1 day'::interval $$;
+create function regress_hostile.date_trunc(text, timestamptz) returns timestamptz language sql as $$ select $2 + 1 / 0 * '1 day'::interval $$;
+create function regress_hostile.unnest(anyarray) returns setof anyelement language sql as $$ select $1[1] $$;
+create function regress_hostile.sha256(bytea) returns bytea language sql as $$ select null::bytea $$;
+create function regress_hostile.differ(timestamptz, timestamptz) returns boolean language sql as $$ select 1 / 0 = 1 $$;
+create operator regress_hostile.< (leftarg = timestamptz, rightarg = timestamptz, procedure = regress_hostile.differ);
+create operator regress_hostile.<= (leftarg = timestamptz, rightarg = timestamptz, procedure = regress_hostile.differ);
+create aggregate regress_hostile.max(float8) (sfunc = float8smaller, stype = float8);
+create aggregate regress_hostile.sum(float8) (sfunc = float8smaller, stype = float8);
 select is(pg_temp.use('regress_hostile, pg_catalog'), pg_temp.use('meshhook_metrics, public'), 'a hostile one');
 
 -- Also while the extension is created: its script names what it uses

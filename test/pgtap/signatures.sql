@@ -18,6 +18,26 @@ insert into expected values
 	('snapshot', 'tenant uuid DEFAULT NULL::uuid, OUT tenant_id uuid, OUT metric text, OUT kind text, OUT labels jsonb, OUT value double precision, OUT count bigint, OUT sum double precision, OUT min double precision, OUT max double precision, OUT histogram meshhook_metrics.histogram, OUT updated_at timestamp with time zone', 'SETOF record', 'volatile', 'restricted', false),
 	('status', 'OUT preloaded boolean, OUT storage_installed boolean, OUT worker_pid integer, OUT series_used integer, OUT series_max integer, OUT histograms_used integer, OUT histograms_max integer, OUT shared_memory_bytes bigint, OUT last_flush_at timestamp with time zone, OUT last_flush_ms double precision, OUT tick bigint, OUT flush_errors bigint, OUT last_error text, OUT discarded jsonb', 'record', 'volatile', 'restricted', false),
 	('prometheus', 'tenant uuid DEFAULT NULL::uuid', 'text', 'volatile', 'restricted', false),
+	('flush', 'timeout interval DEFAULT ''00:00:10''::interval', 'bigint', 'volatile', 'unsafe', false),
+	('query_range', 'metric text, since timestamp with time zone, until timestamp with time zone DEFAULT now(), step interval DEFAULT NULL::interval, labels jsonb DEFAULT ''{}''::jsonb, aggregate text DEFAULT NULL::text, group_by text[] DEFAULT NULL::text[], tenant uuid DEFAULT NULL::uuid', 'TABLE(bucket timestamp with time zone, labels jsonb, value double precision)', 'stable', 'restricted', false),
+	('query_range_step', 'since timestamp with time zone, until timestamp with time zone, step interval, retained_1m timestamp with time zone, retained_5m timestamp with time zone, retained_1h timestamp with time zone', 'interval', 'stable', 'safe', false),
+	('query_range_filter', 'labels jsonb', 'jsonb', 'immutable', 'safe', false),
+	('query_range_aggregate', 'INOUT aggregate text, kind text, metric text, OUT quantile double precision', 'record', 'immutable', 'safe', false),
+	('query_range_source', 'columns text[], step interval, edges timestamp with time zone[]', 'text', 'immutable', 'safe', false),
+	('query_range_rows', 'wanted text, since timestamp with time zone, until timestamp with time zone, step interval, filter jsonb, aggregate text, keys text[], tenant uuid', 'TABLE(bucket timestamp with time zone, labels jsonb, value double precision)', 'stable', 'restricted', false),
+	('rollup', 'target text DEFAULT NULL::text', 'bigint', 'volatile', 'unsafe', false),
+	('maintain', '', 'void', 'volatile', 'unsafe', false),
+	('schedule', '', 'void', 'volatile', 'unsafe', false),
+	('unschedule', '', 'void', 'volatile', 'unsafe', false),
+	('close_minutes', 'now timestamp with time zone DEFAULT clock_timestamp()', 'bigint', 'volatile', 'unsafe', false),
+	('scheduled_by_pg_cron', '', 'boolean', 'stable', 'unsafe', false),
+	('scheduled_jobs', 'OUT name text, OUT schedule text, OUT command text', 'SETOF record', 'immutable', 'safe', false),
+	('rollup_targets', 'OUT target text, OUT source text, OUT step interval, OUT leaf_unit text, OUT leaf_name text, OUT leaf_step interval, OUT ahead interval, OUT retention interval', 'SETOF record', 'immutable', 'safe', false),
+	('rollup_windows', 'target text, begins timestamp with time zone, ends timestamp with time zone', 'bigint', 'volatile', 'unsafe', false),
+	('require_storage', '', 'void', 'stable', 'unsafe', false),
+	('leaves', 'target text, OUT leaf text, OUT lower_bound timestamp with time zone, OUT upper_bound timestamp with time zone', 'SETOF record', 'stable', 'unsafe', false),
+	('create_leaf', 'target text, at timestamp with time zone', 'void', 'volatile', 'unsafe', false),
+	('retention', 'name text', 'interval', 'stable', 'unsafe', false),
 	('histogram_count', 'meshhook_metrics.histogram', 'bigint', 'immutable', 'safe', true),
 	('histogram_sum', 'meshhook_metrics.histogram', 'double precision', 'immutable', 'safe', true),
 	('histogram_avg', 'meshhook_metrics.histogram', 'double precision', 'immutable', 'safe', true),
@@ -63,6 +83,15 @@ left join pg_proc p on p.oid = a.oid;
 select is(a.volatility, e.volatility, e.name || '(): volatility') from expected e left join actual a using (name);
 select is(a.parallel, e.parallel, e.name || '(): parallel safety') from expected e left join actual a using (name);
 select is(a.strict, e.strict, e.name || '(): strictness') from expected e left join actual a using (name);
+
+-- With the migrations come three more
+\ir ../sql/include/migrations.sql
+select set_eq('select name from actual', $$
+	select name from expected
+	union all values ('tenant_ids'), ('labels_digest'), ('check_settings') $$, 'the migrations add these');
+select is(a.arguments || ' ' || a.result || ' ' || a.volatility, e.signature, e.name || '(), of the migrations')
+from (values ('tenant_ids', ' SETOF uuid stable'), ('labels_digest', 'labels jsonb bytea immutable'), ('check_settings', ' trigger volatile')) e (name, signature)
+left join actual a using (name);
 
 -- The type, its aggregates and its cast
 select has_type('meshhook_metrics', 'histogram', 'the type histogram');

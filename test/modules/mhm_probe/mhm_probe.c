@@ -6,7 +6,8 @@
  * Shows how the shared region is laid out, so that tests damage what they
  * mean to; plays the flush worker's part towards idle series; and kills a
  * process at any one of its instructions.  Called by TAP tests only, which
- * see to it that nobody else uses the region where that matters.
+ * see to it that nobody else uses the region where that matters.  What kills
+ * the flush worker itself is in workerfaults.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -28,6 +29,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
+#include "probe.h"
 
 PG_MODULE_MAGIC;
 
@@ -38,6 +40,16 @@ PG_FUNCTION_INFO_V1(mhm_probe_flush);
 PG_FUNCTION_INFO_V1(mhm_probe_age);
 PG_FUNCTION_INFO_V1(mhm_probe_retire_idle);
 PG_FUNCTION_INFO_V1(mhm_probe_die_at);
+
+PGDLLEXPORT void _PG_init(void);
+
+/* Preloaded after meshhook_metrics, also the flush worker is looked after */
+void
+_PG_init(void)
+{
+	if (process_shared_preload_libraries_in_progress)
+		mhm_probe_watch_worker();
+}
 
 static void
 require_region(void)
@@ -101,6 +113,8 @@ static const Field fields[] = {
 	FIELD("header", MhmRegion, system_identifier),
 	FIELD("header", MhmRegion, region_id),
 	FIELD("header", MhmRegion, incarnation),
+	FIELD("header", MhmRegion, flushed_tick),
+	FIELD("header", MhmRegion, pending_tick),
 	FIELD("header", MhmRegion, geometry.max_series),
 	FIELD("header", MhmRegion, geometry.max_histograms),
 	FIELD("header", MhmRegion, geometry.series_slots),
@@ -139,6 +153,9 @@ static const Field fields[] = {
 	FIELD("series", MhmSeries, last),
 	FIELD("series", MhmSeries, min),
 	FIELD("series", MhmSeries, max),
+	FIELD("series", MhmSeries, flushed_count),
+	FIELD("series", MhmSeries, taken_min),
+	FIELD("series", MhmSeries, taken_max),
 	FIELD("histograms", MhmHistogramBody, next_free),
 	FIELD("histograms", MhmHistogramBody, min_exponent),
 	FIELD("histograms", MhmHistogramBody, counts),
@@ -266,14 +283,6 @@ count_instruction(int signal_number)
 	if (++*instructions == last_instruction)
 		kill(getpid(), SIGKILL);
 }
-
-/* Set or clear the trap flag, clear of what is below the stack pointer */
-#define STEP_BY_STEP() \
-	__asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushfq\n\torq $0x100, (%%rsp)\n\tpopfq\n\tlea 128(%%rsp), %%rsp" \
-					 ::: "memory", "cc")
-#define RUN_FREELY() \
-	__asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushfq\n\tandq $~0x100, (%%rsp)\n\tpopfq\n\tlea 128(%%rsp), %%rsp" \
-					 ::: "memory", "cc")
 
 /* The forked process: call, and end by signal or with status 0 */
 static void

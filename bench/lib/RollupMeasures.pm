@@ -1,0 +1,278 @@
+# What bench/rollup measures, one function per group of rows. Each begins with
+# empty tables and takes days of its own, the past ones, as the real thing would.
+
+package RollupMeasures;
+
+use strict;
+use warnings;
+
+use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
+
+use Cluster;
+use Peer;
+use Report;
+use Rounds qw(by_round progress ratio rounds);
+use Run;
+use Storage;
+
+# Every size as [full, quick]
+use constant SIZES => {
+	minutes_before => [ 180, 5 ],
+	minutes_closed => [ 20, 5 ],
+	event_series => [ 700, 20 ],
+	event_rounds => [ 5, 1 ],
+	leaf_series => [ 500, 200 ],
+	leaf_minutes => [ 400, 200 ],
+	range_days => [ 3, 1 ],
+	range_rounds => [ 41, 3 ],
+};
+
+use constant MINUTES_OF_DAY => 1440;
+use constant STEPS => 288;
+use constant SERIES => 10_000;
+use constant FLUSHES => 12;
+
+# By how much a quantile out of buckets of schema 3 may be off
+use constant QUANTILE_ERROR => 0.0443;
+
+sub size
+{
+	my ($name) = @_;
+	return SIZES->{$name}[Run::is_quick() ? 1 : 0];
+}
+
+# The start of a day in the past, UTC
+sub day
+{
+	my ($session, $ago) = @_;
+	return scalar $session->sql("select date_trunc('day', now(), 'UTC') - interval '$ago days'");
+}
+
+# Milliseconds of a statement by the clock and of processor time, and bytes of WAL
+sub timed
+{
+	my ($session, $statement) = @_;
+	my %took;
+	@took{qw(clock cpu wal)} = Storage::row($session, "call bench.time(\$\$$statement\$\$, null, null, null)");
+	return \%took;
+}
+
+# One of these of all rounds
+sub each_round
+{
+	my ($what, $rounds) = @_;
+	return by_round(sub { $_[0]{$what} }, $rounds);
+}
+
+# Closing minutes of twelve flushes of 10,000 series
+sub minutes
+{
+	my ($report, $session) = @_;
+	my $before = size('minutes_before');
+	my $closed = size('minutes_closed');
+	my $day = day($session, 4);
+	my (@closings, $after_checkpoint, @rollups);
+
+	progress("minutes: closing $closed, after $before of the same series");
+	$session->sql('call bench.empty_storage()');
+	$session->sql("call bench.fill_minutes('$day', $before)");
+	$session->sql('vacuum analyze meshhook_metrics.rollup_1m');
+	$session->sql('checkpoint');
+	for my $round (0 .. $closed)
+	{
+		my $minute = $session->sql("select '$day'::timestamptz + interval '@{[$before + $round]} minutes'");
+		my $now = $session->sql("select '$minute'::timestamptz + interval '1 minute'");
+		$session->sql("call bench.flush_minute('$minute')");
+		my $closing = timed($session, "select meshhook_metrics.close_minutes('$now')");
+		if ($round == 0)
+		{
+			$after_checkpoint = $closing;
+			$session->sql('select meshhook_metrics.rollup()');
+			next;
+		}
+		push @closings, $closing;
+		push @rollups, timed($session, 'select meshhook_metrics.rollup()') if $round % 5 == 0;
+	}
+
+	my $group = 'closing a minute of twelve flushes of 10,000 series';
+	my $wal_of = sub {
+		my ($units, @rounds) = @_;
+		return [ map { $_->{wal} / $units } @rounds ];
+	};
+	$report->add($group, 'close_minutes()', 'ms', each_round('clock', \@closings));
+	$report->add($group, '... by processor time', 'ms', each_round('cpu', \@closings));
+	$report->add($group, 'WAL per minute row', 'bytes', $wal_of->(SERIES, @closings));
+	$report->add($group, '... per changed series and flush', 'bytes', $wal_of->(SERIES * FLUSHES, @closings));
+	$report->add($group, 'the first one after a checkpoint, WAL per minute row', 'bytes',
+		$wal_of->(SERIES, $after_checkpoint));
+	$report->add($group, 'rollup() of five minutes of them', 'ms', each_round('clock', \@rollups));
+}
+
+# A day of minutes rolled up to hours, and the same hours from the events that the
+# minutes stand for
+sub hours
+{
+	my ($report, $session) = @_;
+	my $series = size('event_series');
+	my $rows = $series * MINUTES_OF_DAY;
+	my $day = day($session, 1);
+	my %ways = (
+		'5m' => q{select meshhook_metrics.rollup('5m')},
+		'1h' => q{select meshhook_metrics.rollup('1h')},
+		'1d' => q{select meshhook_metrics.rollup('1d')},
+		'64MB' => q{call bench.group_raw_events('64MB')},
+		'1GB' => q{call bench.group_raw_events('1GB')},
+	);
+
+	progress("hours: $rows minute rows and ten events for each");
+	$session->sql('call bench.empty_storage()');
+	$session->sql("call bench.fill_events('$day', $series, @{[MINUTES_OF_DAY]})");
+	$session->sql('vacuum analyze meshhook_metrics.rollup_1m, bench.events');
+	$session->sql('checkpoint');
+
+	progress("hours: @{[size('event_rounds')]} rounds of rolling them up, and of group by over the events");
+	my %times;
+	my $measure = sub {
+		my ($way) = @_;
+		$session->sql('call bench.forget_rollups()');
+		return timed($session, $ways{$way}) if $way ne 'rollup';
+		my %parts = map { $_ => timed($session, $ways{$_}) } '5m', '1h', '1d';
+		push @{ $times{$_} }, $parts{$_} for keys %parts;
+		return { map { $_ => $parts{'5m'}{$_} + $parts{'1h'}{$_} } qw(clock cpu) };
+	};
+	$measure->('rollup');
+	%times = ();
+	my %rounds = rounds(size('event_rounds'), [qw(rollup 64MB 1GB)], $measure);
+
+	$measure->('rollup');
+	timed($session, $ways{'1GB'});
+	my ($agreeing, $hours, $worst) = Storage::row($session, 'select * from bench.compare_hours()');
+	die "Only $agreeing of $hours hours are what the events say.\n" if $agreeing != $hours || $hours != 24 * $series;
+	die "A quantile is off by $worst.\n" if $worst > QUANTILE_ERROR;
+
+	my $group = "$rows minute rows of histograms, ten events each, to hours";
+	my $times_of_rollup = sub {
+		my ($way, $what) = @_;
+		return ratio(each_round($what, $rounds{$way}), each_round($what, $rounds{rollup}));
+	};
+	$report->add($group, 'percentile_disc of the events, in times of rollup()', 'x', $times_of_rollup->('64MB', 'clock'),
+		at_least => 5);
+	$report->add($group, '... by processor time', 'x', $times_of_rollup->('64MB', 'cpu'));
+	$report->add($group, '... with work_mem = 1GB for it, 64MB for rollup()', 'x', $times_of_rollup->('1GB', 'clock'));
+	$report->add($group, 'rollup(), minutes to five minutes to hours', 'ms', each_round('clock', $rounds{rollup}));
+	$report->add($group, '... minutes to five minutes', 'ms', each_round('clock', $times{'5m'}));
+	$report->add($group, '... five minutes to hours', 'ms', each_round('clock', $times{'1h'}));
+	$report->add($group, '... then hours to a day', 'ms', each_round('clock', $times{'1d'}));
+	$report->add($group, 'count, sum, min, max, percentile_disc by hour, 64MB', 'ms', each_round('clock', $rounds{'64MB'}));
+	$report->add($group, '... 1GB', 'ms', each_round('clock', $rounds{'1GB'}));
+	$report->add($group, 'quantiles off by at most', '%', [ 100 * $worst ]);
+}
+
+# What rows take, indexes included, before and after maintain()
+sub sizes
+{
+	my ($report, $session) = @_;
+	my %days = (counter => day($session, 2), histogram => day($session, 3));
+	my ($series, $minutes) = (size('leaf_series'), size('leaf_minutes'));
+	my %bytes;
+
+	progress("sizes: $minutes minutes of $series counters, and of as many histograms");
+	$session->sql('call bench.empty_storage()');
+	$session->sql("call bench.fill_leaf('$days{$_}', '$_', $series, $minutes)") for sort keys %days;
+	$session->sql("update meshhook_metrics.rollup_state set complete_until = '@{[day($session, 0)]}' where target = '1m'");
+	my $measure = sub {
+		return
+		  map { $_ => scalar $session->sql("select bench.bytes_per_row(bench.leaf('1m', '$days{$_}'))") } keys %days;
+	};
+	my %before = $measure->();
+	my $first = timed($session, 'select meshhook_metrics.maintain()');
+	my $again = timed($session, 'select meshhook_metrics.maintain()');
+	my %after = $measure->();
+
+	my $group = 'a minute row, indexes included';
+	$report->add($group, 'counter', 'bytes', [ $after{counter} ], at_most => 140);
+	$report->add($group, 'histogram of 30 filled buckets', 'bytes', [ $after{histogram} ], at_most => 260);
+	$report->add($group, 'counter, on the day itself', 'bytes', [ $before{counter} ]);
+	$report->add($group, 'histogram, on the day itself', 'bytes', [ $before{histogram} ]);
+	$report->add($group, 'maintain() after these days: rolls up, compacts', 'ms', [ $first->{clock} ]);
+	$report->add($group, 'maintain() with nothing to do', 'ms', [ $again->{clock} ]);
+}
+
+# A day in steps of five minutes, as a tenant's user asks for it
+sub ranges
+{
+	my ($report, $cluster, $session) = @_;
+	my $until = $session->sql(q{select date_trunc('minute', now()) + interval '35 seconds'});
+	my $range = "'$until'::timestamptz - interval '1 day', '$until', interval '5 minutes'";
+	my $metrics = sub { return "select * from meshhook_metrics.query_range($_[0], $range" . ($_[1] // '') . ')' };
+	my %queries = (
+		increase => $metrics->(q{'bench_deliveries_total'}),
+		p95 => $metrics->(q{'bench_duration_seconds'}),
+		increase_by_queue => $metrics->(q{'bench_deliveries_total'}, q{, group_by => '{queue}'}),
+		p95_by_status => $metrics->(q{'bench_duration_seconds'}, q{, group_by => '{status}'}),
+		p95_of_one_queue => $metrics->(q{'bench_duration_seconds'}, q{, labels => '{"queue": "queue_3"}'}),
+	);
+
+	progress("ranges: @{[size('range_rounds')]} rounds of queries over a day, in @{[size('range_days')]} days");
+	$session->sql('call bench.empty_storage()');
+	$session->sql("call bench.fill_ranges('$until', @{[size('range_days')]})");
+	$session->sql('vacuum analyze meshhook_metrics.series, meshhook_metrics.live, meshhook_metrics.rollup_5m, meshhook_metrics.rollup_1m');
+	my $tenant = $session->sql('select bench.tenant(7)');
+	my $user = Peer->session($cluster);
+	$user->sql('set role authenticated');
+	$user->sql(qq{set request.jwt.claims = '{"app_metadata": {"tenant_ids": ["$tenant"]}}'});
+	check_increase($session, $user, $queries{increase}, $tenant, $until);
+
+	my $measure = sub {
+		my ($query) = @_;
+		my $used = $user->sql('select mhm_empty.cpu_nanoseconds()');
+		my $started = clock_gettime(CLOCK_MONOTONIC);
+		my @rows = $user->sql($queries{$query});
+		my $clock = (clock_gettime(CLOCK_MONOTONIC) - $started) * 1000;
+		$used = $user->sql('select mhm_empty.cpu_nanoseconds()') - $used;
+		die "$queries{$query} has " . @rows . " rows.\n" if @rows < STEPS;
+		return { clock => $clock, cpu => $used / 1e6 };
+	};
+	my @order = qw(increase p95 increase_by_queue p95_by_status p95_of_one_queue);
+	$measure->($_) for @order;
+	my %rounds = rounds(size('range_rounds'), \@order, $measure);
+	$user->close;
+
+	my $group = 'query_range of 24 h at 5 min by a user, 100 series, 10 tenants';
+	my %wanted = (
+		increase => 'increase of a counter',
+		p95 => 'p95 of a histogram',
+		increase_by_queue => 'increase by one of two labels, 20 groups',
+		p95_by_status => 'p95 by the other, 5 groups',
+		p95_of_one_queue => 'p95 of the 5 series with one label',
+	);
+	for my $query (@order)
+	{
+		$report->add($group, $wanted{$query}, 'ms', each_round('clock', $rounds{$query}),
+			$query =~ /_/ ? () : (at_most => 30));
+		$report->add($group, '... by processor time of the server', 'ms', each_round('cpu', $rounds{$query}))
+		  unless $query =~ /_/;
+	}
+}
+
+# What the user gets is what the tables hold for his tenant
+sub check_increase
+{
+	my ($session, $user, $query, $tenant, $until) = @_;
+	my $got = $user->sql("select sum(value) from ($query) range");
+	my $held = $session->sql(
+		"select sum(t.sum)
+		from (
+			select r.series_id, r.bucket, r.sum from meshhook_metrics.rollup_5m r
+			union all
+			select r.series_id, r.bucket, r.sum from meshhook_metrics.rollup_1m r
+			union all
+			select e.id, l.at, e.sum from meshhook_metrics.live l cross join unnest(l.series_id, l.sum) e (id, sum)) t
+		join meshhook_metrics.series s on s.id = t.series_id
+		where s.tenant_id = '$tenant'
+			and s.metric = 'bench_deliveries_total'
+			and t.bucket >= date_bin('5 minutes', '$until'::timestamptz - interval '1 day', 'epoch')");
+	die "query_range() has an increase of $got, the tables have $held.\n" if $got != $held;
+}
+
+1;

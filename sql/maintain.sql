@@ -1,0 +1,237 @@
+-- Keeping house: partitions ahead, retention behind, and who calls that when. The
+-- functions run with the rights of the caller, who owns the tables, and speak UTC.
+
+create function meshhook_metrics.retention(name text)
+returns interval
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+	setting text;
+	kept interval := case retention.name
+		when 'live' then interval '15 minutes'
+		else (select t.retention from meshhook_metrics.rollup_targets() t where t.target = retention.name)
+	end;
+begin
+	select s.value
+	into setting
+	from meshhook_metrics.settings s
+	where s.name = 'retention_' || retention.name
+		and s.tenant_id = '00000000-0000-0000-0000-000000000000';
+	if setting is not null then
+		kept := setting::interval;
+		-- The trigger on settings refuses these; it may have been disabled
+		if not kept between interval '2 minutes' and interval '1000 years' then
+			raise data_exception;
+		end if;
+	end if;
+	return kept;
+exception when data_exception then
+	raise warning 'nothing of % is deleted, because retention_% is "%"',
+		case retention.name when 'live' then 'live' else 'rollup_' || retention.name end, retention.name, setting
+		using hint = 'Correct it in meshhook_metrics.settings.';
+	return null;
+end
+$$;
+
+comment on function meshhook_metrics.retention(text) is
+'How long live, 1m, 5m, 1h or 1d is kept: the setting, or the default where there is none; null, with a warning, where it makes no sense.';
+
+create function meshhook_metrics.maintain()
+returns void
+language plpgsql
+set search_path = ''
+set timezone = 'UTC'
+set datestyle = 'ISO'
+set lock_timeout = '5s'
+as $$
+declare
+	this record;
+	part record;
+	begins timestamptz;
+	kept interval;
+begin
+	perform meshhook_metrics.require_storage();
+	begin
+		perform meshhook_metrics.rollup();
+	exception when lock_not_available then
+		raise warning 'nothing was rolled up: %', sqlerrm
+			using hint = 'Another session is rolling up; the next run catches up.';
+	end;
+
+	-- Leaves that will not change any more: an index that was filled in the order of
+	-- time is half empty
+	for part in
+		select l.leaf, c.relname as index
+		from meshhook_metrics.rollup_targets() t
+		join meshhook_metrics.rollup_state s
+			on s.target = t.target
+		cross join lateral meshhook_metrics.leaves(t.target) l
+		join pg_catalog.pg_index i
+			on i.indrelid = pg_catalog.format('meshhook_metrics.%I', l.leaf)::pg_catalog.regclass
+			and i.indisprimary
+		join pg_catalog.pg_class c
+			on c.oid = i.indexrelid
+		where l.upper_bound <= s.complete_until
+			and l.upper_bound <= pg_catalog.now()
+			and not coalesce('fillfactor=100' = any (c.reloptions), false)
+		order by l.lower_bound
+	loop
+		begin
+			execute pg_catalog.format('alter index meshhook_metrics.%I set (fillfactor = 100)', part.index);
+			execute pg_catalog.format('reindex index meshhook_metrics.%I', part.index);
+		exception when lock_not_available then
+			raise warning 'meshhook_metrics.% was not made compact: %', part.leaf, sqlerrm
+				using hint = 'Another session uses it; the next run tries again.';
+		end;
+	end loop;
+
+	for this in
+		select t.*
+		from meshhook_metrics.rollup_targets() t
+		order by t.step
+	loop
+		begins := pg_catalog.now();
+		while begins <= pg_catalog.now() + this.ahead loop
+			perform meshhook_metrics.create_leaf(this.target, begins);
+			begins := begins + this.leaf_step;
+		end loop;
+	end loop;
+
+	kept := meshhook_metrics.retention('live');
+	if kept is not null then
+		delete from meshhook_metrics.live l
+		using meshhook_metrics.rollup_state s
+		where s.target = '1m'
+			and l.id <= s.live_id
+			and l.at < pg_catalog.now() - kept;
+	end if;
+
+	-- Dropping comes last: it locks the whole table until the end of the transaction
+	for part in
+		select t.target, l.leaf, l.upper_bound
+		from meshhook_metrics.rollup_targets() t
+		cross join lateral meshhook_metrics.retention(t.target) r (retention)
+		cross join lateral meshhook_metrics.leaves(t.target) l
+		left join meshhook_metrics.rollup_targets() coarser
+			on coarser.source = t.target
+		left join meshhook_metrics.rollup_state s
+			on s.target = coarser.target
+		where l.upper_bound <= pg_catalog.now() - r.retention
+			and (coarser.target is null or s.complete_until >= l.upper_bound)
+		order by t.step, l.lower_bound
+	loop
+		begin
+			perform
+			from meshhook_metrics.rollup_state s
+			where s.target = part.target
+			for update nowait;
+			execute pg_catalog.format('drop table meshhook_metrics.%I', part.leaf);
+			update meshhook_metrics.rollup_state s
+			set retained_from = greatest(s.retained_from, part.upper_bound)
+			where s.target = part.target;
+		exception when lock_not_available then
+			raise warning 'meshhook_metrics.% was not dropped: %', part.leaf, sqlerrm
+				using hint = 'Another session uses it; the next run tries again.';
+		end;
+	end loop;
+end
+$$;
+
+comment on function meshhook_metrics.maintain() is
+'Rolls up, compacts the indexes of partitions that are complete, creates partitions ahead, and deletes what is older than its retention (settings retention_live, retention_1m, retention_5m, retention_1h, retention_1d) and has been rolled up. What another session has locked for 5 seconds is left for the next run, with a warning.
+55000 if the storage is not there or not whole.';
+
+create function meshhook_metrics.scheduled_jobs(
+	out name text,
+	out schedule text,
+	out command text)
+returns setof record
+language sql immutable parallel safe
+set search_path = ''
+rows 2
+as $$
+	values
+		('meshhook_metrics_rollup', '*/5 * * * *', 'select meshhook_metrics.rollup()'),
+		('meshhook_metrics_maintain', '23 * * * *', 'select meshhook_metrics.maintain()')
+$$;
+
+comment on function meshhook_metrics.scheduled_jobs() is
+'The jobs of pg_cron that schedule() creates.';
+
+create function meshhook_metrics.scheduled_by_pg_cron()
+returns boolean
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+	active bigint;
+begin
+	if not exists (select from pg_catalog.pg_extension e where e.extname = 'pg_cron') then
+		return false;
+	end if;
+	execute
+		'select pg_catalog.count(distinct j.jobname) '
+		'from cron.job j '
+		'join meshhook_metrics.scheduled_jobs() ours on ours.name = j.jobname '
+		'where j.active and j.database = pg_catalog.current_database()'
+	into active;
+	return active = 2;
+exception when others then
+	return false;
+end
+$$;
+
+comment on function meshhook_metrics.scheduled_by_pg_cron() is
+'Whether pg_cron has both jobs of schedule(), active and for this database, as far as the caller may see. Never an error.';
+
+create function meshhook_metrics.schedule()
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+	job record;
+begin
+	if not exists (select from pg_catalog.pg_extension e where e.extname = 'pg_cron') then
+		raise notice 'pg_cron is not installed in this database: the worker of meshhook_metrics rolls up and maintains'
+			using hint = 'With pg_cron installed later, call meshhook_metrics.schedule() again.';
+		return;
+	end if;
+	if meshhook_metrics.scheduled_by_pg_cron() then
+		return;
+	end if;
+	perform meshhook_metrics.unschedule();
+	for job in
+		select j.*
+		from meshhook_metrics.scheduled_jobs() j
+	loop
+		execute 'select cron.schedule($1, $2, $3)' using job.name, job.schedule, job.command;
+	end loop;
+exception when insufficient_privilege then
+	raise notice 'no jobs were scheduled: %', sqlerrm
+		using hint = pg_catalog.format('The worker of meshhook_metrics rolls up and maintains; for pg_cron to do it, GRANT USAGE ON SCHEMA cron TO %I and call meshhook_metrics.schedule() again.', current_user);
+end
+$$;
+
+comment on function meshhook_metrics.schedule() is
+'Has pg_cron call rollup() every five minutes and maintain() every hour, where it is installed in this database and the caller may use it; elsewhere the worker does that, as a notice says. Can be called again.';
+
+create function meshhook_metrics.unschedule()
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+	if exists (select from pg_catalog.pg_extension e where e.extname = 'pg_cron') then
+		execute
+			'select cron.unschedule(j.jobid) '
+			'from cron.job j '
+			'join meshhook_metrics.scheduled_jobs() ours on ours.name = j.jobname '
+			'where j.database = pg_catalog.current_database()';
+	end if;
+end
+$$;
+
+comment on function meshhook_metrics.unschedule() is
+'Removes the jobs that schedule() created, those that the caller may see; the worker rolls up and maintains again.';

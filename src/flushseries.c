@@ -1,0 +1,278 @@
+/*-------------------------------------------------------------------------
+ *
+ * flushseries.c
+ *	  The ids that series have in the table series.
+ *
+ * Owns what the flush worker remembers of them, by the number and generation of
+ * a series in the region, and the statements that find ids or give new ones:
+ * a few for all the series that need one, never one for each.  Called within a
+ * flush's transaction, as the owner of the tables.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "flush.h"
+#include "labels.h"
+#include "registry.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+
+/*
+ * So many ids are looked for in one flush, as many as fit well into its time;
+ * more are needed only after a start, and then the next flush follows at once.
+ */
+#define IDS_PER_FLUSH		20000
+
+typedef struct KnownSeries
+{
+	uint32		generation;
+	int64		id;
+} KnownSeries;
+
+static KnownSeries *known_series = NULL;
+static bool known_series_stale = true;
+static Oid	series_table = InvalidOid;
+
+/* Ids may be wrong once the table has been truncated or made anew */
+static void
+forget_series(Datum arg, Oid relation)
+{
+	if (relation == InvalidOid || relation == series_table)
+		known_series_stale = true;
+}
+
+/* The table series is this one from now on */
+void
+mhm_series_use_table(Oid relation)
+{
+	static bool registered = false;
+
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(forget_series, (Datum) 0);
+		registered = true;
+	}
+	if (relation != series_table)
+	{
+		series_table = relation;
+		known_series_stale = true;
+	}
+}
+
+/*
+ * Take the ids that are known already.  Of the others only some are left in the
+ * flush; false when it had more.  *unknown is how many are left.
+ */
+static bool
+recall_series(MhmFlush *flush, uint32 *unknown)
+{
+	uint32		kept = 0;
+
+	if (known_series == NULL)
+		known_series = MemoryContextAllocExtended(TopMemoryContext,
+												  mhm_region->geometry.series_slots * sizeof(KnownSeries),
+												  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	if (known_series_stale)
+	{
+		memset(known_series, 0, mhm_region->geometry.series_slots * sizeof(KnownSeries));
+		known_series_stale = false;
+	}
+	*unknown = 0;
+	for (uint32 i = 0; i < flush->changes_count; i++)
+	{
+		MhmChange  *change = &flush->changes[i];
+		KnownSeries *known = &known_series[change->number];
+
+		change->id = known->generation == change->generation ? known->id : 0;
+		if (change->id == 0 && ++*unknown > IDS_PER_FLUSH)
+		{
+			mhm_flush_put_back(change);
+			continue;
+		}
+		flush->changes[kept++] = *change;
+	}
+	flush->changes_count = kept;
+	if (*unknown <= IDS_PER_FLUSH)
+		return true;
+	*unknown = IDS_PER_FLUSH;
+	return false;
+}
+
+/* The flush has been committed, and with it the ids of its series */
+void
+mhm_series_remember(const MhmFlush *flush)
+{
+	for (uint32 i = 0; i < flush->changes_count; i++)
+	{
+		KnownSeries *known = &known_series[flush->changes[i].number];
+
+		known->generation = flush->changes[i].generation;
+		known->id = flush->changes[i].id;
+	}
+}
+
+static TupleDesc
+wanted_columns(void)
+{
+	TupleDesc	columns = CreateTemplateTupleDesc(5);
+
+	TupleDescInitEntry(columns, 1, "number", INT4OID, -1, 0);
+	TupleDescInitEntry(columns, 2, "tenant_id", UUIDOID, -1, 0);
+	TupleDescInitEntry(columns, 3, "metric", TEXTOID, -1, 0);
+	TupleDescInitEntry(columns, 4, "kind", TEXTOID, -1, 0);
+	TupleDescInitEntry(columns, 5, "labels", JSONBOID, -1, 0);
+	return columns;
+}
+
+static void
+put_wanted(Tuplestorestate *rows, TupleDesc columns, int32 number, const MhmChange *change)
+{
+	Datum		values[5];
+	bool		nulls[5] = {false};
+	Jsonb	   *labels = mhm_labels_jsonb(change->labels, change->labels_length, change->overflow);
+	text	   *metric = cstring_to_text_with_len(change->metric, change->metric_length);
+
+	values[0] = Int32GetDatum(number);
+	values[1] = UUIDPGetDatum(&change->tenant);
+	values[2] = PointerGetDatum(metric);
+	values[3] = CStringGetTextDatum(mhm_kind_name(change->kind));
+	values[4] = JsonbPGetDatum(labels);
+	tuplestore_putvalues(rows, columns, values, nulls);
+	pfree(labels);
+	pfree(metric);
+}
+
+/* Offer the series without an id to a query, as "wanted" */
+static Tuplestorestate *
+offer_wanted(const MhmFlush *flush, uint32 expected)
+{
+	TupleDesc	columns = wanted_columns();
+	Tuplestorestate *rows = mhm_store_offer_rows("wanted", columns, expected);
+
+	for (uint32 i = 0; i < flush->changes_count; i++)
+		if (flush->changes[i].id == 0)
+			put_wanted(rows, columns, (int32) i, &flush->changes[i]);
+	return rows;
+}
+
+/*
+ * The digest of the unique index is computed once for each series that is wanted,
+ * and for each of them its row is looked up: OFFSET keeps the planner, who knows
+ * little of a table that grows, from turning that around.
+ */
+#define WANTED_AND_FOUND \
+	"from (select w.*, meshhook_metrics.labels_digest(w.labels) as digest from wanted w offset 0) w " \
+	"cross join lateral (" \
+	"select s.id, s.kind " \
+	"from meshhook_metrics.series s " \
+	"where s.tenant_id = w.tenant_id and s.metric = w.metric " \
+	"and meshhook_metrics.labels_digest(s.labels) = w.digest and s.labels = w.labels " \
+	"offset 0) s"
+
+/* Look ids up; returns how many series of another kind were found */
+static uint32
+find_ids(MhmFlush *flush, uint32 *unknown)
+{
+	static const char query[] =
+		"select w.number, s.id, s.kind <> w.kind "
+		WANTED_AND_FOUND;
+	Tuplestorestate *rows = offer_wanted(flush, *unknown);
+	uint32		of_another_kind = 0;
+
+	mhm_store_check(SPI_execute(query, false, 0), query);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	columns = SPI_tuptable->tupdesc;
+		bool		is_null;
+		int32		number = DatumGetInt32(SPI_getbinval(tuple, columns, 1, &is_null));
+
+		flush->changes[number].id = DatumGetInt64(SPI_getbinval(tuple, columns, 2, &is_null));
+		of_another_kind += DatumGetBool(SPI_getbinval(tuple, columns, 3, &is_null));
+	}
+	*unknown -= (uint32) SPI_processed;
+	SPI_freetuptable(SPI_tuptable);
+	mhm_store_withdraw_rows("wanted", rows);
+	return of_another_kind;
+}
+
+/* Make rows for the series that have none */
+static void
+make_ids(MhmFlush *flush, uint32 unknown)
+{
+	static const char query[] =
+		"insert into meshhook_metrics.series (tenant_id, metric, kind, labels) "
+		"select w.tenant_id, w.metric, w.kind, w.labels "
+		"from wanted w "
+		"on conflict do nothing";
+	Tuplestorestate *rows = offer_wanted(flush, unknown);
+
+	mhm_store_check(SPI_execute(query, false, 0), query);
+	mhm_store_withdraw_rows("wanted", rows);
+}
+
+/* A metric that was reset may come again as another kind */
+static void
+change_kinds(MhmFlush *flush, uint32 unknown)
+{
+	static const char query[] =
+		"with changed as materialized ("
+		"select s.id, w.kind "
+		WANTED_AND_FOUND " "
+		"where s.kind <> w.kind) "
+		"update meshhook_metrics.series s "
+		"set kind = c.kind "
+		"from changed c "
+		"where s.id = c.id";
+	Tuplestorestate *rows = offer_wanted(flush, unknown);
+
+	mhm_store_check(SPI_execute(query, false, 0), query);
+	mhm_store_withdraw_rows("wanted", rows);
+}
+
+/*
+ * Have every change know the id of its series.  False when some were left out of
+ * the flush, because too many are new to this process.
+ */
+bool
+mhm_series_identify(MhmFlush *flush)
+{
+	uint32		unknown;
+	bool		complete = recall_series(flush, &unknown);
+	uint32		wanted = unknown;
+	int			guc_level;
+
+	if (unknown == 0)
+		return complete;
+
+	/* Whatever the planner believes of the table: by the unique index */
+	guc_level = NewGUCNestLevel();
+	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	if (find_ids(flush, &unknown) > 0)
+	{
+		for (uint32 i = 0; i < flush->changes_count; i++)
+			flush->changes[i].id = 0;
+		unknown = flush->changes_count;
+		change_kinds(flush, unknown);
+		(void) find_ids(flush, &unknown);
+	}
+	if (unknown > 0)
+	{
+		make_ids(flush, unknown);
+		(void) find_ids(flush, &unknown);
+	}
+	if (unknown > 0)
+		ereport(ERROR,
+				errcode(ERRCODE_DATA_EXCEPTION),
+				errmsg("table meshhook_metrics.series does not show %u of %u series that were stored in it",
+					   unknown, wanted),
+				errhint("Look for a trigger or a policy on the table."));
+	AtEOXact_GUC(false, guc_level);
+	return complete;
+}

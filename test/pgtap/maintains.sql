@@ -1,0 +1,185 @@
+-- maintain() makes partitions ahead, and deletes what is old and has been rolled up
+begin;
+set local client_min_messages = warning;
+\ir ../sql/include/migrations.sql
+select no_plan();
+set local timezone = 'Pacific/Chatham';
+set local datestyle = 'SQL, DMY';
+
+create temp view leaves as
+select t.target, l.leaf, l.lower_bound, l.upper_bound
+from (values ('1m'), ('5m'), ('1h'), ('1d')) t (target)
+cross join lateral meshhook_metrics.leaves(t.target) l;
+
+-- Partitions ahead
+select is((select string_agg(format('%s: %s', target, n), ', ') from (select target, count(*) as n from leaves group by target order by target) c),
+	'1d: 2, 1h: 3, 1m: 4, 5m: 3', 'there are leaves for now and the time to come');
+select ok(min(lower_bound) <= now() and max(upper_bound) >= now() + ahead, target || ': from now on, as far as is wanted')
+from leaves
+join meshhook_metrics.rollup_targets() t using (target)
+group by target, ahead
+order by target;
+select is_empty($$
+	select leaf
+	from (select *, lag(upper_bound) over (partition by target order by lower_bound) as before from leaves) l
+	where before <> lower_bound $$, 'without gaps');
+select is_empty($$
+	select leaf
+	from leaves
+	join meshhook_metrics.rollup_targets() t using (target)
+	where lower_bound <> date_trunc(t.leaf_unit, lower_bound, 'UTC')
+		or upper_bound at time zone 'UTC' <> lower_bound at time zone 'UTC' + leaf_step $$, 'they are whole days, weeks, months and years of UTC');
+select is_empty($$
+	select leaf
+	from leaves
+	join meshhook_metrics.rollup_targets() t using (target)
+	where leaf <> 'rollup_' || target || '_' || to_char(lower_bound at time zone 'UTC', t.leaf_name) $$, 'their names say when they begin');
+create temp table first_leaves as table leaves;
+select lives_ok('select meshhook_metrics.maintain()', 'again');
+select set_eq('table leaves', 'table first_leaves', 'nothing changes');
+
+-- Old data: two minutes of one day for each of many ages
+do $$
+declare
+	day timestamptz;
+begin
+	for day in
+		select date_trunc('day', now() - age * interval '24 hours', 'UTC')
+		from unnest(array[1, 6, 9, 20, 60, 300, 500, 3000, 4500]) age
+	loop
+		perform meshhook_metrics.create_leaf('1m', day);
+		insert into meshhook_metrics.rollup_1m values
+			(gen_random_uuid(), 1, day, 1, 1),
+			(gen_random_uuid(), 1, day + interval '12 hours', 1, 1);
+	end loop;
+end
+$$;
+create temp view kept as
+select '1m' as target, tenant_id, bucket from meshhook_metrics.rollup_1m
+union all select '5m', tenant_id, bucket from meshhook_metrics.rollup_5m
+union all select '1h', tenant_id, bucket from meshhook_metrics.rollup_1h
+union all select '1d', tenant_id, bucket from meshhook_metrics.rollup_1d;
+
+select lives_ok('select meshhook_metrics.maintain()', 'with minutes that are not known to be complete');
+select is((select count(*) from kept), 18::bigint, 'nothing is deleted, however old it is');
+update meshhook_metrics.rollup_state set complete_until = date_trunc('day', now() - 400 * interval '24 hours', 'UTC') where target = '1m';
+select lives_ok('select meshhook_metrics.maintain()', 'with minutes that are complete up to 400 days ago');
+select is((select count(*) from kept where target = '1m'), 12::bigint, 'what is older goes');
+select is((select count(*) from kept where target = '1d'), 4::bigint, 'after it has become days, of which ten years are kept');
+select is((select count(*) from kept where target in ('5m', '1h')), 0::bigint, 'five minutes and hours of that age are not');
+select is((select retained_from from meshhook_metrics.rollup_state where target = '1m'),
+	date_trunc('day', now() - 500 * interval '24 hours', 'UTC') + interval '24 hours', 'it is noted from when on there are minutes');
+
+update meshhook_metrics.rollup_state set complete_until = date_trunc('minute', now()) where target = '1m';
+create temp table old_leaves as table leaves;
+insert into old_leaves
+select t.target, null, date_trunc(t.leaf_unit, m.bucket, 'UTC'),
+	(date_trunc(t.leaf_unit, m.bucket, 'UTC') at time zone 'UTC' + t.leaf_step) at time zone 'UTC'
+from meshhook_metrics.rollup_1m m, meshhook_metrics.rollup_targets() t
+where t.target <> '1m';
+select lives_ok('select meshhook_metrics.maintain()', 'with all minutes complete');
+select set_eq('select target, lower_bound, upper_bound from leaves', $$
+	select distinct target, lower_bound, upper_bound
+	from old_leaves
+	join meshhook_metrics.rollup_targets() t using (target)
+	where upper_bound > now() - retention $$, 'leaves that are as old as their retention are gone, all others are there');
+select is((select count(*) from kept where target = '1d'), 16::bigint, 'the days of all ages are there');
+select is((select count(*) from kept where target = '1m'), 4::bigint, 'and a week of minutes');
+select is(s.retained_from, coalesce(gone.upper_bound, '-infinity'), s.target || ' is retained from the end of the last leaf that went')
+from meshhook_metrics.rollup_state s
+join meshhook_metrics.rollup_targets() t using (target)
+left join lateral (
+	select max(o.upper_bound) as upper_bound
+	from old_leaves o
+	where o.target = s.target and o.upper_bound <= now() - t.retention) gone on true
+where s.target in ('1m', '5m')
+order by s.target;
+create temp table were_kept as table kept;
+select lives_ok('select meshhook_metrics.maintain()', 'again');
+select set_eq('table kept', 'table were_kept', 'nothing else goes');
+
+-- The settings
+insert into meshhook_metrics.settings (name, value)
+values ('retention_1m', '1 day'), ('retention_5m', '2 days'), ('retention_1h', '1000 days'), ('retention_1d', '7 days');
+select lives_ok('select meshhook_metrics.maintain()', 'with settings');
+select is((select count(*) from kept k where k.target = '1m' and bucket < date_trunc('day', now() - interval '24 hours', 'UTC')), 0::bigint,
+	'a day of minutes is kept');
+select is_empty($$ select leaf from leaves where target = '5m' and upper_bound <= now() - interval '48 hours' $$, 'two days of five minutes');
+select ok(exists (select from kept k where k.target = '1h' and bucket < now() - interval '290 days'), 'hours are kept for longer');
+select is_empty($$ select leaf from leaves where target = '1d' and upper_bound <= now() - interval '7 days' $$, 'days go whole years at a time');
+select ok(exists (select from leaves where target = '1d' and lower_bound <= now() and upper_bound > now()), 'but not this year');
+
+-- A setting that makes no sense, which only gets in where its trigger is off
+alter table meshhook_metrics.settings disable trigger check_settings;
+update meshhook_metrics.settings set value = 'a while' where name = 'retention_1h';
+update meshhook_metrics.settings set value = '-1 day' where name = 'retention_1m';
+update meshhook_metrics.settings set value = '90000 years' where name = 'retention_5m';
+create temp table sensible as table kept;
+set local client_min_messages = error;
+select lives_ok('select meshhook_metrics.maintain()', 'with settings that make no sense');
+set local client_min_messages = warning;
+select set_eq('table kept', 'table sensible', 'nothing is deleted');
+delete from meshhook_metrics.settings;
+
+-- Rows of live
+insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum)
+select gen_random_uuid(), now() - n * interval '1 minute' - interval '1 second', 5, array[1], array[1], array[1]
+from generate_series(1, 30) n;
+update meshhook_metrics.rollup_state set live_id = (select max(id) - 5 from meshhook_metrics.live) where target = '1m';
+select lives_ok('select meshhook_metrics.maintain()', 'with rows of live');
+select is((select count(*) from meshhook_metrics.live), 14::bigint + 5, 'those go that are 15 minutes old and in rollup_1m');
+
+-- Indexes of complete leaves are compacted once
+do $$
+begin
+	perform meshhook_metrics.create_leaf('1m', now() - interval '48 hours');
+	for minute in 0..299 loop
+		insert into meshhook_metrics.rollup_1m
+		select '11111111-1111-1111-1111-111111111111', n, date_trunc('day', now() - interval '48 hours', 'UTC') + minute * interval '1 minute', 1, 1
+		from generate_series(1, 50) n;
+	end loop;
+end
+$$;
+create temp view indexes as
+select l.target, l.leaf, l.upper_bound, c.oid, c.relfilenode, coalesce('fillfactor=100' = any (c.reloptions), false) as compact, pg_relation_size(c.oid) as size
+from leaves l
+join pg_index i on i.indrelid = format('meshhook_metrics.%I', l.leaf)::regclass and i.indisprimary
+join pg_class c on c.oid = i.indexrelid;
+create temp table loose as table indexes;
+update meshhook_metrics.rollup_state set complete_until = date_trunc('day', now() - interval '48 hours', 'UTC') + interval '23 hours' where target = '1m';
+select lives_ok('select meshhook_metrics.maintain()', 'with a leaf that is not complete');
+select is((select i.relfilenode from indexes i join loose l using (oid) where not l.compact and l.upper_bound < now() and l.target = '1m' order by l.upper_bound limit 1),
+	(select l.relfilenode from loose l where not l.compact and l.upper_bound < now() and l.target = '1m' order by l.upper_bound limit 1), 'its index stays');
+update meshhook_metrics.rollup_state set complete_until = date_trunc('minute', now()) where target = '1m';
+select lives_ok('select meshhook_metrics.maintain()', 'with one that is');
+select ok(i.size < 0.7 * l.size and i.compact and not l.compact, format('its index shrinks, from %s to %s bytes', l.size, i.size))
+from indexes i
+join loose l using (oid)
+where l.size = (select max(size) from loose);
+select is_empty($$
+	select i.leaf
+	from indexes i
+	join meshhook_metrics.rollup_state s using (target)
+	where i.compact <> (i.upper_bound <= s.complete_until) $$, 'that holds for all leaves that are complete, and for no others');
+create temp table compacted as table indexes;
+select lives_ok('select meshhook_metrics.maintain()', 'again');
+select set_eq('table indexes', 'table compacted', 'nothing is written a second time');
+
+-- Leaves are protected, whatever default privileges there are
+create role regress_reader nologin;
+alter default privileges in schema meshhook_metrics grant all on tables to public;
+select lives_ok($$ select meshhook_metrics.create_leaf('5m', '2040-01-01 00:00:00+00') $$, 'a leaf is created');
+select is((select format('security %s, %s others have rights', c.relrowsecurity, (select count(*) from aclexplode(c.relacl) a where a.grantee <> c.relowner))
+		from pg_class c
+		where c.oid = 'meshhook_metrics.rollup_5m_20391226'::regclass), 'security t, 0 others have rights', 'and closed to everybody else');
+
+-- What it notes its progress in is lost: nothing is deleted
+create temp table whole as table kept;
+delete from meshhook_metrics.rollup_state where target = '5m';
+select throws_ok('select meshhook_metrics.maintain()', '55000', 'meshhook_metrics.rollup_state has lost its row 5m', 'a lost row is an error');
+select set_eq('table kept', 'table whole', 'and nothing is deleted');
+drop table meshhook_metrics.rollup_state;
+select throws_ok('select meshhook_metrics.maintain()', '55000', 'the tables of meshhook_metrics are not installed in this database', 'a lost table, too');
+
+select * from finish();
+rollback;

@@ -1,0 +1,185 @@
+-- The migrations: applied again they change nothing, over broken storage they mend it
+begin;
+set local client_min_messages = warning;
+select no_plan();
+set local check_function_bodies = off;
+
+-- All that is in the schema, in words; leaves and their indexes among it
+create function pg_temp.storage() returns setof text
+language sql as $$
+	select format('%s %s of %s, security %s, options %s, rights %s', c.relkind, c.oid::regclass, c.relowner::regrole, c.relrowsecurity, c.reloptions,
+		(select string_agg(a::text, ' ' order by a::text) from unnest(c.relacl) a))
+	from pg_class c
+	where c.relnamespace = 'meshhook_metrics'::regnamespace
+	union all
+	select format('column %s.%s %s %s, default %s, identity %s, rights %s', a.attrelid::regclass, a.attname, format_type(a.atttypid, a.atttypmod),
+		case when a.attnotnull then 'not null' else '' end, pg_get_expr(d.adbin, d.adrelid), a.attidentity,
+		(select string_agg(r::text, ' ' order by r::text) from unnest(a.attacl) r))
+	from pg_attribute a
+	join pg_class c on c.oid = a.attrelid
+	left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+	where c.relnamespace = 'meshhook_metrics'::regnamespace and a.attnum > 0 and not a.attisdropped
+	union all
+	select format('index %s', pg_get_indexdef(i.indexrelid))
+	from pg_index i
+	join pg_class c on c.oid = i.indexrelid
+	where c.relnamespace = 'meshhook_metrics'::regnamespace
+	union all
+	select format('constraint %s on %s: %s', o.conname, o.conrelid::regclass, pg_get_constraintdef(o.oid))
+	from pg_constraint o
+	where o.connamespace = 'meshhook_metrics'::regnamespace
+	union all
+	select format('policy %s on %s: %s %s using %s', p.polname, p.polrelid::regclass, p.polpermissive, p.polcmd, pg_get_expr(p.polqual, p.polrelid))
+	from pg_policy p
+	join pg_class c on c.oid = p.polrelid
+	where c.relnamespace = 'meshhook_metrics'::regnamespace
+	union all
+	select format('trigger %s', pg_get_triggerdef(t.oid))
+	from pg_trigger t
+	join pg_class c on c.oid = t.tgrelid
+	where c.relnamespace = 'meshhook_metrics'::regnamespace
+	union all
+	select format('function %s of %s, rights %s, settings %s, text %s', f.oid::regprocedure, f.proowner::regrole,
+		(select string_agg(a::text, ' ' order by a::text) from unnest(f.proacl) a), f.proconfig, md5(f.prosrc))
+	from pg_proc f
+	where f.pronamespace = 'meshhook_metrics'::regnamespace
+	union all
+	select format('comment on %s: %s', pg_describe_object(d.classoid, d.objoid, d.objsubid), d.description)
+	from pg_description d
+	join pg_class c on c.oid = d.objoid and d.classoid = 'pg_class'::regclass
+	where c.relnamespace = 'meshhook_metrics'::regnamespace
+	union all
+	select format('published %s.%s', schemaname, tablename)
+	from pg_publication_tables
+	where pubname = 'supabase_realtime'
+$$;
+create function pg_temp.data() returns setof text
+language sql as $$
+	select 'series ' || s::text from meshhook_metrics.series s
+	union all select 'live ' || l::text from meshhook_metrics.live l
+	union all select '1m ' || r::text from meshhook_metrics.rollup_1m r
+	union all select '5m ' || r::text from meshhook_metrics.rollup_5m r
+	union all select 'state ' || s::text from meshhook_metrics.rollup_state s
+	union all select 'flush ' || f::text from meshhook_metrics.flush_state f
+	union all select 'setting ' || s::text from meshhook_metrics.settings s
+$$;
+create function pg_temp.fill() returns void
+language sql as $$
+	insert into meshhook_metrics.series (tenant_id, metric, kind, labels) values ('11111111-1111-1111-1111-111111111111', 'kept_seconds', 'histogram', '{"a": "b"}');
+	insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum, histogram)
+	values
+		('11111111-1111-1111-1111-111111111111', date_trunc('minute', now()) - interval '8 minutes', 5, array[1], array[2], array[3], array(select meshhook_metrics.histogram_of(1))),
+		('11111111-1111-1111-1111-111111111111', date_trunc('minute', now()) - interval '7 minutes', 5, array[1], array[3], array[3], array(select meshhook_metrics.histogram_of(2)));
+	select meshhook_metrics.close_minutes(now());
+	select meshhook_metrics.maintain();
+	insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum, histogram)
+	values ('11111111-1111-1111-1111-111111111111', now(), 5, array[1], array[4], array[3], array(select meshhook_metrics.histogram_of(3)));
+	insert into meshhook_metrics.flush_state values (1, 2, now());
+	insert into meshhook_metrics.settings (name, value) values ('retention_1m', '14 days');
+$$;
+
+-- A plain server, without the roles and the publication of Supabase
+\ir ../sql/include/migrations.sql
+do $$begin perform pg_temp.fill(); end$$;
+create temp table storage as select pg_temp.storage() as line;
+create temp table data as select pg_temp.data() as line;
+select cmp_ok(count(*), '>', 150::bigint, 'there is something to compare') from storage;
+select cmp_ok(count(*), '>=', 11::bigint, 'and data') from data;
+select is_empty($$ select line from storage where line ~ ' =[a-zA-Z*]+/' $$, 'everybody has no right on it');
+\ir ../sql/include/migrations.sql
+\ir ../sql/include/migrations.sql
+select set_eq('select pg_temp.storage()', 'table storage', 'applied three times, the storage is what it was');
+select set_eq('select pg_temp.data()', 'table data', 'and so is the data');
+
+-- On which roles and publication appear
+\ir ../sql/include/api_roles.sql
+set local client_min_messages = error; -- wal_level is no matter here
+create publication supabase_realtime;
+set local client_min_messages = warning;
+\ir ../sql/include/migrations.sql
+select set_eq('select pg_temp.data()', 'table data', 'the data stays');
+select is((select string_agg(format('%I.%I', schemaname, tablename), ', ') from pg_publication_tables where pubname = 'supabase_realtime'), 'meshhook_metrics.live',
+	'live, and nothing else, is published');
+drop table storage;
+create temp table storage as select pg_temp.storage() as line;
+\ir ../sql/include/migrations.sql
+select set_eq('select pg_temp.storage()', 'table storage', 'again, nothing changes');
+
+-- A publication of all tables has it already
+drop publication supabase_realtime;
+set local client_min_messages = error;
+create publication supabase_realtime for all tables;
+set local client_min_messages = warning;
+\ir ../sql/include/migrations.sql
+select is((select count(*) from pg_publication_tables where pubname = 'supabase_realtime' and schemaname = 'meshhook_metrics' and tablename = 'live'), 1::bigint,
+	'a publication of all tables is left alone');
+drop publication supabase_realtime;
+set local client_min_messages = error;
+create publication supabase_realtime for table meshhook_metrics.live;
+set local client_min_messages = warning;
+
+-- The extension goes, and takes the columns of its type
+drop extension meshhook_metrics cascade;
+select hasnt_column('meshhook_metrics'::name, 'live'::name, 'histogram'::name, 'without the extension there are no histograms');
+\ir ../sql/include/migrations.sql
+select set_eq('select pg_temp.storage()', 'table storage', 'they come back, with all rights on functions');
+select set_eq(
+	$$ select regexp_replace(d, '"\{[^}]*\}"|\([^()]*\)\)$', '') from (select pg_temp.data()) t (d) where d !~ '^(live|1m|5m)' $$,
+	$$ select regexp_replace(line, '"\{[^}]*\}"|\([^()]*\)\)$', '') from data where line !~ '^(live|1m|5m)' $$, 'what else there was is there');
+select is((select sum(c) from meshhook_metrics.live, unnest(count) c), 9::numeric, 'the rows of live');
+select is((select sum(count) from meshhook_metrics.rollup_1m), 5::numeric, 'and the minutes');
+select lives_ok($$ update meshhook_metrics.rollup_5m set histogram = (select meshhook_metrics.histogram_of(1)) $$, 'whose type is that of the extension');
+
+-- Tables, leaves, policies, grants, triggers and functions that were dropped
+drop table meshhook_metrics.flush_state, meshhook_metrics.settings, meshhook_metrics.rollup_1h;
+drop policy tenants_read_their_own on meshhook_metrics.live;
+drop index meshhook_metrics.live_tenant, meshhook_metrics.series_key, meshhook_metrics.rollup_1m_bucket;
+drop function meshhook_metrics.tenant_ids() cascade;
+revoke select on meshhook_metrics.rollup_1m from authenticated;
+grant all on meshhook_metrics.live to anon, authenticated;
+grant execute on function meshhook_metrics.rollup to authenticated;
+grant usage on sequence meshhook_metrics.series_id_seq to service_role;
+grant usage on schema meshhook_metrics to anon;
+alter table meshhook_metrics.series disable row level security;
+do $$begin execute (select format('alter table meshhook_metrics.%I disable row level security; grant select on meshhook_metrics.%1$I to anon', leaf) from meshhook_metrics.leaves('1m') limit 1); end$$;
+\ir ../sql/include/migrations.sql
+insert into meshhook_metrics.settings (name, value) values ('retention_1m', '14 days');
+select set_eq('select pg_temp.storage()', 'table storage', 'whatever is missing is made, whatever is too much is taken away');
+select ok(not has_schema_privilege('anon', 'meshhook_metrics', 'usage'), 'from the schema, too');
+
+-- The note of what was rolled up is lost: nothing is counted twice
+select is((select sum(count) from meshhook_metrics.rollup_1m), 5::numeric, 'before');
+delete from meshhook_metrics.rollup_state;
+\ir ../sql/include/migrations.sql
+select is((select count(*) from meshhook_metrics.rollup_state), 4::bigint, 'the rows are back');
+select is((select meshhook_metrics.close_minutes(now() + interval '2 minutes')), 1::bigint, 'the row of live that was not rolled up is');
+select is((select sum(count) from meshhook_metrics.rollup_1m), 9::numeric, 'and no other');
+truncate meshhook_metrics.rollup_1m;
+delete from meshhook_metrics.rollup_state;
+\ir ../sql/include/migrations.sql
+select is((select live_id from meshhook_metrics.rollup_state where target = '1m'), 0::bigint, 'if there are no minutes, all of live is to be rolled up');
+
+-- tenant_ids() is the site's to replace, and what the site adds to the schema is its own
+create or replace function meshhook_metrics.tenant_ids() returns setof uuid language sql stable set search_path = '' as $$ select '11111111-1111-1111-1111-111111111111'::uuid $$;
+create view meshhook_metrics.of_the_site with (security_invoker = true) as select metric from meshhook_metrics.series;
+create function meshhook_metrics.of_the_site() returns int language sql as 'select 1';
+create policy of_the_site on meshhook_metrics.settings for select to authenticated using (tenant_id in (select meshhook_metrics.tenant_ids()));
+grant select on meshhook_metrics.of_the_site to authenticated, anon;
+grant execute on function meshhook_metrics.of_the_site to authenticated;
+drop table storage;
+create temp table storage as select pg_temp.storage() as line;
+\ir ../sql/include/migrations.sql
+select set_eq('select pg_temp.storage()', 'table storage', 'all that stays');
+
+-- A row of each table under the wrong conditions
+select throws_ok($$ insert into meshhook_metrics.series (tenant_id, metric, kind, labels) values ('11111111-1111-1111-1111-111111111111', 'kept_seconds', 'counter', '{"a": "b"}') $$,
+	'23505', null, 'a series is there once');
+select lives_ok(format($$ insert into meshhook_metrics.series (tenant_id, metric, kind, labels)
+	values ('11111111-1111-1111-1111-111111111111', %L, 'counter', (select jsonb_object_agg('k' || n, repeat(chr(256 + n * 7), 256)) from generate_series(1, 10) n)) $$, repeat('m', 128)),
+	'labels may be as long as they get');
+select throws_ok($$ insert into meshhook_metrics.series (tenant_id, metric, kind, labels) values ('11111111-1111-1111-1111-111111111111', 'x', 'summary', '{}') $$,
+	'23514', null, 'of a kind that there is');
+select throws_ok($$ insert into meshhook_metrics.rollup_state (target) values ('2h') $$, '23514', null, 'targets are four');
+
+select * from finish();
+rollback;

@@ -1,0 +1,169 @@
+# A clock that is set, back or forth, by seconds or a day: everything is stored
+# once all the same, at once, in the minutes that the clock showed, and what
+# had been rolled up of these is rolled up again.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use MetricsCluster;
+use PostgreSQL::Test::Utils;
+use ServerFaults;
+use Test::More;
+use Time::HiRes qw(CLOCK_MONOTONIC clock_gettime);
+
+my $node = new_plain_cluster('main');
+$node->append_conf('postgresql.conf', <<'CONF');
+shared_preload_libraries = 'meshhook_metrics'
+meshhook_metrics.flush_interval = '1s'
+CONF
+start_faulty($node);
+install_storage($node);
+
+my $worker = worker_pid($node);
+my $calls = 0;
+
+# The same to a counter, a gauge and a histogram, so that their sums are too
+sub record
+{
+	$calls++;
+	$node->safe_psql('postgres', <<"SQL");
+select
+	meshhook_metrics.inc('work_total', $calls),
+	meshhook_metrics.gauge_set('level', $calls),
+	meshhook_metrics.observe('size', $calls)
+SQL
+	return;
+}
+
+sub recorded
+{
+	return "$calls|" . $calls * ($calls + 1) / 2;
+}
+
+# The worker does it by itself, and soon: nobody asks for a flush
+sub stored_soon_ok
+{
+	my ($name) = @_;
+
+	record();
+	await(sub { stored_total($node, 'size') eq recorded() }, "samples to be stored, $name");
+	is(join(' ', map { stored_total($node, $_) } qw(work_total level size)), join(' ', (recorded()) x 3),
+		"$name: what was recorded is stored, once");
+	return;
+}
+
+# What the worker has used: processor time in hundredths of a second, waits
+sub used
+{
+	my ($time) = slurp_file("/proc/$worker/stat") =~ /^\d+ \(.*\) \S(?: \S+){10} (\d+ \d+)/;
+	my ($waits) = slurp_file("/proc/$worker/status") =~ /^voluntary_ctxt_switches:\s*(\d+)/m;
+	my ($user, $system) = split / /, $time;
+
+	return ($user + $system, $waits, clock_gettime(CLOCK_MONOTONIC));
+}
+
+# Every coarser table says of its windows what the one before says
+sub rolled_up_ok
+{
+	my ($name) = @_;
+
+	for my $pair ([ '5m', '1m', '5 minutes' ], [ '1h', '5m', '1 hour' ], [ '1d', '1h', '1 day' ], [ '1h', '1m', '1 hour' ])
+	{
+		my ($target, $source, $step) = @$pair;
+
+		is($node->safe_psql('postgres', <<"SQL"), '', "$name: rollup_$target is rollup_$source");
+with
+	expected as (
+		select
+			tenant_id,
+			series_id,
+			date_bin('$step', bucket, timestamptz 'epoch') as bucket,
+			sum(count) as count,
+			sum(sum) as sum,
+			min(min) as min,
+			max(max) as max,
+			(array_agg(last order by bucket desc))[1] as last,
+			meshhook_metrics.histogram_merge(histogram)::text as histogram
+		from meshhook_metrics.rollup_$source
+		where bucket < (select complete_until from meshhook_metrics.rollup_state where target = '$target')
+		group by 1, 2, 3
+	),
+	found as (
+		select tenant_id, series_id, bucket, count, sum, min, max, last, histogram::text
+		from meshhook_metrics.rollup_$target
+		where bucket < (select complete_until from meshhook_metrics.rollup_state where target = '$target')
+	)
+(select 'missing', * from expected except select 'missing', * from found)
+union all
+(select 'unexpected', * from found except select 'unexpected', * from expected)
+SQL
+	}
+	return;
+}
+
+my $mark = log_mark($node);
+stored_soon_ok('before the clock jumps');
+for my $jump ([ 'back across a minute', -90 ], [ 'forth by minutes', 600 ], [ 'back by a day', -86400 ], [ 'forth by days', 86400 ],
+	[ 'back to the truth', 0 ])
+{
+	my ($name, $seconds) = @$jump;
+	my ($time, $waits, $began) = used();
+
+	# Something is on its way when the clock jumps
+	record();
+	set_clock($node, $seconds);
+	stored_soon_ok($name);
+	stored_soon_ok("$name, then");
+	my ($time_after, $waits_after, $ended) = used();
+	my $elapsed = $ended - $began;
+
+	note(sprintf '%s: in %.1f s %d hundredths of a second, %d waits', $name, $elapsed, $time_after - $time, $waits_after - $waits);
+	cmp_ok($time_after - $time, '<', 60 * $elapsed, "$name: the worker rests");
+	cmp_ok($waits_after - $waits, '<', 100 * $elapsed, "$name: and does not look at the clock all the time");
+
+	# The minute that was open has been closed, or has been opened again
+	await(
+		sub {
+			return $node->safe_psql('postgres', <<'SQL') eq 't';
+select coalesce(bool_and(date_trunc('minute', at) = date_trunc('minute', clock_timestamp())), true)
+from meshhook_metrics.live
+where id > (select live_id from meshhook_metrics.rollup_state where target = '1m')
+SQL
+		},
+		"minutes to be closed, $name");
+	is(stored_total($node, 'size'), recorded(), "$name: the minute that was open before is closed");
+	$node->safe_psql('postgres', 'select meshhook_metrics.rollup()');
+	rolled_up_ok($name);
+}
+is($node->safe_psql('postgres', 'select count(*) > 0 and bool_and(seconds between 0.0001 and 30) from meshhook_metrics.live'), 't',
+	'how long an interval was does not depend on the clock');
+
+# Days later, everything has been rolled up to days
+record();
+flush($node);
+set_clock($node, 3 * 86400);
+await(sub { $node->safe_psql('postgres', <<'SQL') eq 't' }, 'the last minute to be closed');
+select complete_until > clock_timestamp() - interval '2 minutes'
+from meshhook_metrics.rollup_state
+where target = '1m'
+SQL
+$node->safe_psql('postgres', 'select meshhook_metrics.rollup()');
+rolled_up_ok('days later');
+for my $table (qw(rollup_1m rollup_5m rollup_1h rollup_1d))
+{
+	is($node->safe_psql('postgres', <<"SQL"), join("\n", map { "$_|" . recorded() } qw(level size work_total)), "days later: $table has all there was");
+select series.metric, sum(rollup.count), sum(rollup.sum)
+from meshhook_metrics.$table rollup
+	join meshhook_metrics.series on series.id = rollup.series_id
+group by series.metric
+order by series.metric
+SQL
+}
+is($node->safe_psql('postgres', 'select flush_errors, last_error, worker_pid from meshhook_metrics.status()'), "0||$worker",
+	'and the worker had no trouble');
+is(scalar(grep { /WARNING|ERROR|FATAL/ } split /\n/, log_since($node, $mark)), 0, 'nor the log');
+
+$node->stop;
+done_testing();

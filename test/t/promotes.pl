@@ -1,0 +1,102 @@
+# A standby keeps what is recorded there in memory, since it cannot store it.
+# Promoted, it stores that under a region of its own, and nothing that its
+# primary has stored is stored again.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use MetricsCluster;
+use Test::More;
+
+my $tenant = 'aaaaaaaa-0000-0000-0000-000000000001';
+
+my $primary = new_plain_cluster('primary', allows_streaming => 1);
+$primary->append_conf('postgresql.conf', <<'CONF');
+shared_preload_libraries = 'meshhook_metrics'
+meshhook_metrics.flush_interval = '1s'
+CONF
+$primary->start;
+remember_region($primary);
+install_storage($primary);
+
+# The same series on both servers, and one of each server's own
+sub record
+{
+	my ($node, $own, $times) = @_;
+
+	$node->safe_psql('postgres', <<"SQL");
+select
+	meshhook_metrics.inc('shared_total', 1, '{"kind": "both"}', '$tenant'),
+	meshhook_metrics.inc('$own', 2),
+	meshhook_metrics.gauge_set('level', i),
+	meshhook_metrics.observe('seconds', i)
+from generate_series(1, $times) i
+SQL
+	return;
+}
+
+my $series = 'select id, tenant_id, metric, labels from meshhook_metrics.series order by id';
+
+record($primary, 'primary_total', 30);
+flush($primary);
+$primary->backup('base');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($primary, 'base', has_streaming => 1);
+$standby->start;
+remember_region($standby);
+
+# The primary goes on: while the standby is one, and with a last flush at its end
+record($primary, 'primary_total', 20);
+flush($primary);
+my $known = $primary->safe_psql('postgres', $series);
+$primary->wait_for_catchup($standby);
+
+record($standby, 'standby_total', 7);
+is(totals($standby, 'shared_total'), '7|7', 'a standby records in memory');
+my ($code, $out, $error) = $standby->psql('postgres', "\\set VERBOSITY verbose\nselect meshhook_metrics.flush()");
+like($error, qr/ERROR:  25006: a standby cannot flush metrics\nHINT:  .*until this server is promoted/,
+	'where flush() says that it cannot');
+is($standby->safe_psql('postgres', 'select storage_installed, worker_pid, last_flush_at, flush_errors, last_error from meshhook_metrics.status()'),
+	't|||0|', 'status() finds that in order');
+is(stored_total($standby, 'shared_total'), '50|50', 'what the primary has stored can be read there');
+
+record($primary, 'primary_total', 10);
+$primary->stop;
+is(stored_total($standby, 'shared_total'), '60|60', 'the last flush of a primary that stops is streamed');
+
+my $open = session($standby);
+$open->query_safe("select meshhook_metrics.inc('standby_total', 2)");
+$standby->promote;
+await_status($standby, 'worker_pid is not null');
+$open->query_safe("select meshhook_metrics.inc('standby_total', 2)");
+flush($standby);
+is(stored_total($standby, 'standby_total'), '9|18', 'promoted, it stores what it has recorded, before and after');
+is(stored_total($standby, 'shared_total'), '67|67', 'a series of both servers has the samples of both, once');
+is(stored_total($standby, 'primary_total'), '60|120', "what was the primary's is not stored again");
+is(stored_total($standby, 'seconds'), '67|' . (465 + 210 + 55 + 28), 'nor are its histograms');
+is($standby->safe_psql('postgres', $series) =~ s/\n[^\n]*\|standby_total\|[^\n]*//r, $known, 'known series keep their ids');
+is($standby->safe_psql('postgres', 'select count(*), count(distinct tick) from meshhook_metrics.flush_state'), '2|2',
+	'under a region of its own');
+is($standby->safe_psql('postgres', <<'SQL'), 't', 'live goes on with greater ids');
+select min(live.id) filter (where live.at > status.since) > max(live.id) filter (where live.at <= status.since)
+from meshhook_metrics.live,
+	(select at as since from meshhook_metrics.flush_state order by tick limit 1) status
+SQL
+is($standby->safe_psql('postgres', 'select storage_installed, flush_errors, last_error from meshhook_metrics.status()'), 't|0|',
+	'without an error');
+
+# And through the end of the minute, and a crash
+kill_server($standby);
+$standby->start;
+flush($standby);
+$standby->safe_psql('postgres', q{select meshhook_metrics.close_minutes(now() + interval '2 minutes'), meshhook_metrics.rollup()});
+is(stored_total($standby, 'shared_total'), '67|67', 'nor is anything stored again after a crash');
+record($standby, 'standby_total', 3);
+flush($standby);
+is(stored_total($standby, 'shared_total'), '70|70', 'and it goes on');
+
+$open->quit;
+$standby->stop;
+done_testing();

@@ -1,0 +1,191 @@
+# Closing minutes, rolling up and maintaining wait for each other where they must,
+# and nowhere else; none of them ever waits in a circle.
+
+use strict;
+use warnings;
+
+use lib 'test/t/lib';
+use MetricsCluster;
+use Test::More;
+
+my $node = new_metrics_cluster('rolls_up_concurrently');
+
+# A database that the worker does not serve, so that everything is done by hand
+$node->safe_psql('postgres', 'create database byhand');
+install_storage($node, database => 'byhand');
+
+sub sql { return $node->safe_psql('byhand', shift) }
+
+# A statement in a session of its own, which is not waited for
+sub begin_to
+{
+	my ($session, $statement) = @_;
+
+	$session->query_until(qr/begun/, "\\echo begun\n$statement\n\\echo ended\n");
+	return;
+}
+
+sub waits
+{
+	my ($statement) = @_;
+
+	return $node->poll_query_until('byhand', <<"SQL");
+select exists (
+	select
+	from pg_stat_activity
+	where datname = 'byhand'
+		and wait_event_type = 'Lock'
+		and query like '$statement%')
+SQL
+}
+
+sub bring
+{
+	my ($at, $count) = @_;
+
+	sql("insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum)
+		values ('11111111-1111-1111-1111-111111111111', '$at', 5, array[1], array[$count], array[$count])");
+	return;
+}
+
+sub counts
+{
+	my ($table) = @_;
+
+	return sql("select coalesce(sum(count), 0) from meshhook_metrics.$table");
+}
+
+my $one = session($node, 'byhand');
+my $two = session($node, 'byhand');
+
+# A late minute comes while its window is being rolled up
+bring('2026-11-24 10:01:00+00', 1);
+sql("select meshhook_metrics.close_minutes('2026-11-24 10:10:00+00')");
+$one->query_safe('begin; select meshhook_metrics.rollup();');
+bring('2026-11-24 10:01:30+00', 10);
+begin_to($two, "select meshhook_metrics.close_minutes('2026-11-24 10:10:30+00');");
+ok(waits('select meshhook_metrics.close_minutes'), 'a late minute waits for a rollup that may have passed it');
+$one->query_safe('commit;');
+$two->query_until(qr/ended/, '');
+is(counts('rollup_1m'), 11, 'then it is in its minute');
+is(counts('rollup_5m'), 1, 'and not yet in what was rolled up');
+sql('select meshhook_metrics.rollup()');
+is(counts('rollup_5m'), 11, 'the next rollup brings it there');
+
+# The same the other way round
+bring('2026-11-24 10:02:30+00', 100);
+$two->query_safe("begin; select meshhook_metrics.close_minutes('2026-11-24 10:20:00+00');");
+begin_to($one, 'select meshhook_metrics.rollup();');
+ok(waits('select meshhook_metrics.rollup'), 'a rollup waits for a late minute');
+$two->query_safe('commit;');
+$one->query_until(qr/ended/, '');
+is(counts('rollup_5m'), 111, 'and has it');
+
+# What is not late does not wait, and two rollups wait for each other
+bring('2026-11-24 10:20:30+00', 1000);
+$one->query_safe('begin; select meshhook_metrics.rollup();');
+is(sql("set lock_timeout = '1s'; select meshhook_metrics.close_minutes('2026-11-24 10:30:00+00')"), 1, 'a minute in time waits for no rollup');
+begin_to($two, 'select meshhook_metrics.rollup();');
+ok(waits('select meshhook_metrics.rollup'), 'one rollup at a time');
+$one->query_safe('commit;');
+$two->query_until(qr/ended/, '');
+is(counts('rollup_5m'), 1111, 'the second has what the first has not');
+
+# Two sessions need the same leaf
+$one->query_safe("begin; select meshhook_metrics.create_leaf('1m', '2040-01-01');");
+begin_to($two, "select meshhook_metrics.create_leaf('1m', '2040-01-01 10:00:00+00');");
+ok(waits('select meshhook_metrics.create_leaf'), 'the second who needs a leaf waits for the first');
+$one->query_safe('commit;');
+$two->query_until(qr/ended/, '');
+is(sql("select count(*) from meshhook_metrics.leaves('1m') where lower_bound >= '2040-01-01'"), 1, 'there is one leaf');
+$one->query_safe("begin; select meshhook_metrics.create_leaf('1m', '2041-01-01');");
+begin_to($two, "select meshhook_metrics.create_leaf('1m', '2041-01-01 10:00:00+00');");
+ok(waits('select meshhook_metrics.create_leaf'), 'again');
+$one->query_safe('rollback;');
+$two->query_until(qr/ended/, '');
+is(sql("select count(*) from meshhook_metrics.leaves('1m') where lower_bound >= '2041-01-01'"), 1,
+	'if the first gives up, the second makes it');
+
+# Creating a leaf, and rolling up into it, keeps no reader waiting
+$one->query_safe('begin; select count(*) from meshhook_metrics.rollup_1m;');
+is(sql("set lock_timeout = '1s'; select meshhook_metrics.create_leaf('1m', '2042-01-01')"), '', 'a leaf is made while the table is read');
+$one->query_safe('commit;');
+$one->query_safe("begin; select meshhook_metrics.create_leaf('1m', '2043-01-01');");
+is(sql("set lock_timeout = '1s'; select count(*) > 0 from meshhook_metrics.rollup_1m"), 't', 'and the table is read while a leaf is made');
+$one->query_safe('commit;');
+
+# Old leaves, one of which is being read
+sub age
+{
+	sql(<<'SQL');
+select meshhook_metrics.create_leaf('1m', now() - interval '20 days'), meshhook_metrics.create_leaf('5m', now() - interval '60 days');
+update meshhook_metrics.rollup_state
+set complete_until = date_trunc('minute', now())
+where target = '1m'
+SQL
+	return;
+}
+
+sub old_leaves
+{
+	return sql(<<'SQL');
+select string_agg(substr(leaf, 8, 2), ' ' order by leaf)
+from (select * from meshhook_metrics.leaves('1m') union all select * from meshhook_metrics.leaves('5m')) l
+where upper_bound < now() - interval '10 days'
+	and (upper_bound < now() - interval '40 days' or leaf like 'rollup_1m%')
+SQL
+}
+sql('truncate meshhook_metrics.live, meshhook_metrics.rollup_1m, meshhook_metrics.rollup_5m');
+age();
+is(old_leaves(), '1m 5m', 'there is an old leaf of minutes, and one of five minutes');
+my $old = sql(q{select leaf from meshhook_metrics.leaves('1m') where upper_bound < now() - interval '10 days' limit 1});
+$one->query_safe("begin; select count(*) from meshhook_metrics.$old;");
+my ($code, $out, $warnings) = $node->psql('byhand', 'select meshhook_metrics.maintain()');
+is($code, 0, 'maintain() does not fail for a leaf that is being read');
+like($warnings, qr/WARNING:  meshhook_metrics.$old was not dropped: canceling statement due to lock timeout/, 'it says which it has left');
+is(old_leaves(), '1m', 'and drops the others');
+$one->query_safe('commit;');
+sql('select meshhook_metrics.maintain()');
+is(old_leaves(), '', 'the next run drops it');
+is(sql("select retained_from > now() - interval '20 days' from meshhook_metrics.rollup_state where target = '1m'"), 't', 'and notes it');
+
+# Maintaining while a minute is being closed
+age();
+bring('2050-01-01 10:00:00+00', 1);
+$one->query_safe("begin; select meshhook_metrics.close_minutes('2050-01-01 10:01:00+00');");
+($code, $out, $warnings) = $node->psql('byhand', 'select meshhook_metrics.maintain()');
+is($code, 0, 'maintain() does not fail while a minute is being closed');
+like($warnings, qr/WARNING:  meshhook_metrics.$old was not dropped: could not obtain lock on row/, 'nor does it wait for that');
+$one->query_safe('commit;');
+is(old_leaves(), '1m', 'the leaf of minutes stays');
+
+# A minute that ends while maintain() has not committed waits for it, not in a circle
+$one->query_safe('begin; select meshhook_metrics.maintain();');
+bring('2050-01-01 10:05:00+00', 1);
+bring('2026-11-24 10:05:00+00', 1);
+begin_to($two, "select meshhook_metrics.close_minutes('2050-01-01 10:06:00+00');");
+ok(waits('select meshhook_metrics.close_minutes'), 'a minute waits for the table to be free');
+$one->query_safe('commit;');
+$two->query_until(qr/ended/, '');
+is($one->{stderr} . $two->{stderr}, '', 'without an error');
+is(old_leaves(), '', 'the leaf is gone');
+is(counts('rollup_1m'), 3, 'the minutes are there');
+
+# A leaf that cannot be compacted now is compacted later
+sql("select meshhook_metrics.create_leaf('1m', now() - interval '48 hours')");
+my $closed = sql(q{select leaf from meshhook_metrics.leaves('1m') where upper_bound < now() order by 1 limit 1});
+$one->query_safe("begin; lock table meshhook_metrics.$closed in row exclusive mode;");
+($code, $out, $warnings) = $node->psql('byhand', 'select meshhook_metrics.maintain()');
+is($code, 0, 'maintain() does not fail for a leaf that is written to');
+like($warnings, qr/WARNING:  meshhook_metrics.$closed was not made compact/, 'it says so');
+my $compact = "select 'fillfactor=100' = any (reloptions) from pg_class where relname = '${closed}_pkey'";
+isnt(sql($compact), 't', 'and notes nothing');
+$one->query_safe('commit;');
+sql('select meshhook_metrics.maintain()');
+is(sql($compact), 't', 'the next run does it');
+
+$one->quit;
+$two->quit;
+is(log_since($node, 0) =~ /deadlock detected/ ? 'deadlock' : '', '', 'there was no deadlock');
+$node->stop;
+done_testing();
