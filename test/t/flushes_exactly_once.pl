@@ -38,8 +38,7 @@ flush_round(
 	happen => sub {
 		my ($worker) = @_;
 
-		await_death($worker);
-		await_server($node);
+		await_recovery($node, $mark, 1);
 		$worker = worker_pid($node);
 		await_stopped($worker);
 		unlink $node->data_dir . '/pg_stat/meshhook_metrics.flush' or die 'there is no journal';
@@ -101,6 +100,7 @@ for my $fate ('survives', 'is killed')
 {
 	my $worker = worker_pid($node);
 	my $metric = $fate eq 'survives' ? 'doomed' : 'ill_fated';
+	my $killed = log_mark($node);
 
 	flush($node);
 	stop_worker($node, $worker);
@@ -125,8 +125,7 @@ SQL
 	kill $fate eq 'survives' ? 'CONT' : 'KILL', $worker;
 	if ($fate eq 'is killed')
 	{
-		await_death($worker);
-		await_server($node);
+		await_recovery($node, $killed, 1);
 		await_status($node, 'worker_pid is not null');
 	}
 	flush($node);

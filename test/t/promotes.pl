@@ -39,11 +39,14 @@ SQL
 
 my $series = 'select id, tenant_id, metric, labels from meshhook_metrics.series order by id';
 
+# A copy of a stopped server has what that had recorded and stored
 record($primary, 'primary_total', 30);
-flush($primary);
-$primary->backup('base');
+$primary->stop;
+$primary->backup_fs_cold('copy');
+$primary->start;
+remember_region($primary);
 my $standby = PostgreSQL::Test::Cluster->new('standby');
-$standby->init_from_backup($primary, 'base', has_streaming => 1);
+$standby->init_from_backup($primary, 'copy', has_streaming => 1);
 $standby->start;
 remember_region($standby);
 
@@ -54,7 +57,7 @@ my $known = $primary->safe_psql('postgres', $series);
 $primary->wait_for_catchup($standby);
 
 record($standby, 'standby_total', 7);
-is(totals($standby, 'shared_total'), '7|7', 'a standby records in memory');
+is(totals($standby, 'shared_total'), '37|37', 'a standby records in memory');
 my ($code, $out, $error) = $standby->psql('postgres', "\\set VERBOSITY verbose\nselect meshhook_metrics.flush()");
 like($error, qr/ERROR:  25006: a standby cannot flush metrics\nHINT:  .*until this server is promoted/,
 	'where flush() says that it cannot');

@@ -4,7 +4,8 @@
  *	  Kills or stops the flush worker where a test wants it
  *
  * A test writes faults into a file in the data directory, one a line; each
- * happens once, in their order, also to workers that come later:
+ * happens once, in their order, also to workers that come later, and leaves
+ * the file when it does:
  *
  *	  point until number more action
  *
@@ -48,6 +49,7 @@
 
 #define FAULTS_FILE			"mhm_probe.faults"
 #define FAULTS_FILE_NEW		FAULTS_FILE ".new"
+#define FAULTS_LENGTH		4096
 #define WORD				32
 
 typedef struct Fault
@@ -63,8 +65,9 @@ typedef long (*Measure) (void);
 
 static ExecutorEnd_hook_type next_executor_end = NULL;
 
-/* The fault under way */
 static Fault fault;
+static char later_faults[FAULTS_LENGTH];
+static bool under_way = false;
 static Measure measure;
 static long instructions;
 static long remaining;			/* instructions, once the number is reached; else -1 */
@@ -133,9 +136,29 @@ static const struct
 	{"settled", measure_settled}
 };
 
+/* The fault happens: the next one is for the process that comes after this one */
+static void
+strike_out(void)
+{
+	int			fd;
+	size_t		length = strlen(later_faults);
+
+	if (length == 0)
+	{
+		(void) unlink(FAULTS_FILE);
+		return;
+	}
+	fd = open(FAULTS_FILE_NEW, O_CREAT | O_TRUNC | O_WRONLY, S_IRUSR | S_IWUSR);
+	if (fd < 0 || write(fd, later_faults, length) != (ssize_t) length || close(fd) != 0 ||
+		rename(FAULTS_FILE_NEW, FAULTS_FILE) != 0)
+		abort();
+}
+
 static void
 act(void)
 {
+	under_way = false;
+	strike_out();
 	if (strcmp(fault.action, "stop") == 0)
 	{
 		kill(MyProcPid, SIGSTOP);
@@ -190,11 +213,11 @@ watch_every_instruction(void)
 }
 #endif
 
-/* Take the first fault from the file, if it is for this point */
+/* Is the first fault in the file for this point? */
 static bool
-take_fault(const char *point)
+find_fault(const char *point)
 {
-	char		text[4096];
+	char		text[FAULTS_LENGTH];
 	char	   *rest;
 	ssize_t		length;
 	int			fd = open(FAULTS_FILE, O_RDONLY);
@@ -207,24 +230,17 @@ take_fault(const char *point)
 	if (sscanf(text, "%31s %31s %ld %ld %31s", fault.point, fault.until, &fault.number,
 			   &fault.more, fault.action) != 5)
 		abort();
-	if (strcmp(fault.point, point) != 0)
-		return false;
-
 	rest = strchr(text, '\n');
-	if (rest == NULL || rest[1] == '\0')
-		return unlink(FAULTS_FILE) == 0;
-	fd = open(FAULTS_FILE_NEW, O_CREAT | O_TRUNC | O_WRONLY, S_IRUSR | S_IWUSR);
-	if (fd < 0 || write(fd, rest + 1, strlen(rest + 1)) != (ssize_t) strlen(rest + 1) ||
-		close(fd) != 0 || rename(FAULTS_FILE_NEW, FAULTS_FILE) != 0)
-		abort();
-	return true;
+	strlcpy(later_faults, rest == NULL ? "" : rest + 1, sizeof(later_faults));
+	return strcmp(fault.point, point) == 0;
 }
 
 static void
 reach(const char *point)
 {
-	if (!take_fault(point))
+	if (under_way || !find_fault(point))
 		return;
+	under_way = true;
 	measure = NULL;
 	for (int i = 0; i < lengthof(measures); i++)
 		if (strcmp(measures[i].name, fault.until) == 0)

@@ -23,7 +23,7 @@ use Test::More;
 
 our @EXPORT = qw(
   new_flush_cluster plan_faults faults_left steps_here
-  start_recording end_recording $end_sessions await_samples await_death await_stopped stop_worker await_server quit_server_around
+  start_recording end_recording $end_sessions await_samples await_death await_stopped stop_worker await_recovery quit_server_around
   recorded_ok stored_ok flush_round
 );
 
@@ -144,11 +144,18 @@ sub quit_server_around
 	return;
 }
 
-sub await_server
+# Wait until the server has come back after so many crashes since a mark
+sub await_recovery
 {
-	my ($node) = @_;
+	my ($node, $mark, $crashes) = @_;
 
-	$node->poll_query_until('postgres', 'select true') or die 'the server does not come back';
+	await(
+		sub {
+			my ($lived, @died) = split /was terminated by signal 9/, log_since($node, $mark);
+
+			return @died >= $crashes && $died[-1] =~ /database system is ready to accept connections/;
+		},
+		"the server to come back after $crashes crashes");
 	return;
 }
 
@@ -427,6 +434,7 @@ sub flush_round
 	my $round = ++$rounds;
 	my $load = start_recording($node, $round);
 	my $server = $options{server} // '';
+	my $mark = log_mark($node);
 	my ($worker, $came_back);
 
 	await_samples($node, $load);
@@ -449,8 +457,10 @@ sub flush_round
 		$node->start;
 	}
 	await(sub { !faults_left($node) }, 'faults that are still planned') if $options{faults};
-	await_death($worker) if $server ne 'stays';
-	await_server($node);
+	if ($server eq '')
+	{
+		await_recovery($node, $mark, scalar(grep { / kill$/ } @{ $options{faults} }) || 1);
+	}
 	recorded_ok($node, $round, $came_back, $name);
 	await_status($node, 'worker_pid is not null');
 	flush($node);
