@@ -19,10 +19,12 @@ $$;
 -- Labels can be longer than an entry of an index, their digest cannot
 create or replace function meshhook_metrics.labels_digest(labels jsonb)
 returns bytea
-language sql immutable strict parallel safe
+language plpgsql immutable strict parallel safe
 set search_path = ''
 as $$
-	select pg_catalog.sha256(pg_catalog.convert_to(labels::pg_catalog.text, 'UTF8'))
+begin
+	return pg_catalog.sha256(pg_catalog.convert_to(labels::pg_catalog.text, 'UTF8'));
+end
 $$;
 
 comment on function meshhook_metrics.labels_digest(jsonb) is
@@ -202,6 +204,19 @@ on conflict (target) do nothing;
 insert into meshhook_metrics.rollup_state (target)
 values ('5m'), ('1h'), ('1d')
 on conflict (target) do nothing;
+
+-- What is flushed into a table live that was made anew must not look as if it had
+-- been rolled up: ids go on where they were
+select pg_catalog.setval(pg_catalog.pg_get_serial_sequence('meshhook_metrics.live', 'id'), s.live_id)
+from meshhook_metrics.rollup_state s
+where s.target = '1m'
+	and s.live_id > 0
+	and not exists (
+		select
+		from pg_catalog.pg_sequences q
+		where pg_catalog.format('%I.%I', q.schemaname, q.sequencename)
+				= pg_catalog.pg_get_serial_sequence('meshhook_metrics.live', 'id')
+			and q.last_value >= s.live_id);
 
 create table if not exists meshhook_metrics.flush_state (
 	region_id bigint primary key,

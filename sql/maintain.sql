@@ -113,12 +113,14 @@ begin
 		from meshhook_metrics.rollup_targets() t
 		cross join lateral meshhook_metrics.retention(t.target) r (retention)
 		cross join lateral meshhook_metrics.leaves(t.target) l
-		left join meshhook_metrics.rollup_targets() coarser
-			on coarser.source = t.target
-		left join meshhook_metrics.rollup_state s
-			on s.target = coarser.target
 		where l.upper_bound <= pg_catalog.now() - r.retention
-			and (coarser.target is null or s.complete_until >= l.upper_bound)
+			and not exists (
+				select
+				from meshhook_metrics.rollup_targets() coarser
+				left join meshhook_metrics.rollup_state s
+					on s.target = coarser.target
+				where coarser.source = t.target
+					and (s.complete_until >= l.upper_bound) is not true)
 		order by t.step, l.lower_bound
 	loop
 		begin

@@ -278,19 +278,25 @@ comment on function meshhook_metrics.close_minutes(timestamptz) is
 'Adds the rows of live up to the last one that is of another minute than now to rollup_1m, each exactly once, deletes those that are older than retention_live, and returns the number of minute rows. The worker calls it when a minute is over, in a transaction of its own.
 55000 if the storage is not there or not whole.';
 
-create function meshhook_metrics.rollup_windows(target text, begins timestamptz, ends timestamptz)
+create function meshhook_metrics.rollup_windows(target text, begins timestamptz, ends timestamptz, filled boolean)
 returns bigint
 language plpgsql
 set search_path = ''
 set timezone = 'UTC'
 set datestyle = 'ISO'
--- Before a leaf is analyzed, the planner takes the index on bucket for useless
+-- A leaf that has not been analyzed yet has the planner sort where it should hash, and
+-- take the index on bucket for useless
 set enable_seqscan = off
+set enable_indexscan = off
+set enable_indexonlyscan = off
+set enable_sort = off
+set enable_incremental_sort = off
+set jit = off
+set work_mem = '64MB'
 as $$
 declare
 	this record;
 	leaf_begins timestamptz;
-	filled record;
 	written bigint;
 begin
 	select t.*
@@ -298,47 +304,38 @@ begin
 	from meshhook_metrics.rollup_targets() t
 	where t.target = rollup_windows.target;
 
-	execute pg_catalog.format(
-		$statement$
-			select
-				exists (select from meshhook_metrics.%1$I s where s.bucket >= %3$L and s.bucket < %4$L) as source,
-				exists (select from meshhook_metrics.%2$I t where t.bucket >= %3$L and t.bucket < %4$L) as target
-		$statement$,
-		'rollup_' || this.source, 'rollup_' || this.target, rollup_windows.begins, rollup_windows.ends)
-	into filled;
-	if not filled.source then
-		return 0;
-	end if;
-
 	leaf_begins := pg_catalog.date_trunc(this.leaf_unit, rollup_windows.begins);
 	while leaf_begins < rollup_windows.ends loop
 		perform meshhook_metrics.create_leaf(this.target, leaf_begins);
 		leaf_begins := leaf_begins + this.leaf_step;
 	end loop;
 
-	-- Rows that cannot be there yet are inserted at half the cost
+	-- In the order of the primary key, rows are inserted faster
 	execute pg_catalog.format(
 		$statement$
 			insert into meshhook_metrics.%I (tenant_id, series_id, bucket, count, sum, min, max, last, histogram)
-			select
-				s.tenant_id,
-				s.series_id,
-				pg_catalog.date_bin(%L, s.bucket, timestamptz 'epoch') as window,
-				pg_catalog.sum(s.count)::bigint,
-				pg_catalog.sum(s.sum),
-				pg_catalog.min(s.min),
-				pg_catalog.max(s.max),
-				(pg_catalog.max(array[pg_catalog.date_part('epoch', s.bucket), s.last]) filter (where s.last is not null))[2],
-				meshhook_metrics.histogram_merge(s.histogram)
-			from meshhook_metrics.%I s
-			where s.bucket >= %L
-				and s.bucket < %L
-			group by s.tenant_id, s.series_id, 3
-			order by s.tenant_id, s.series_id, 3
+			select w.*
+			from (
+				select
+					s.tenant_id,
+					s.series_id,
+					pg_catalog.date_bin(%L, s.bucket, timestamptz 'epoch') as bucket,
+					pg_catalog.sum(s.count)::bigint,
+					pg_catalog.sum(s.sum),
+					pg_catalog.min(s.min),
+					pg_catalog.max(s.max),
+					(pg_catalog.max(array[pg_catalog.date_part('epoch', s.bucket), s.last]) filter (where s.last is not null))[2],
+					meshhook_metrics.histogram_merge(s.histogram)
+				from meshhook_metrics.%I s
+				where s.bucket >= %L
+					and s.bucket < %L
+				group by s.tenant_id, s.series_id, 3
+				offset 0) w
+			order by w.tenant_id, w.series_id, w.bucket
 		$statement$,
 		'rollup_' || this.target, this.step, 'rollup_' || this.source, rollup_windows.begins, rollup_windows.ends)
 		|| case
-			when filled.target then
+			when rollup_windows.filled then
 				$statement$
 					on conflict (tenant_id, series_id, bucket) do update
 					set
@@ -356,8 +353,30 @@ begin
 end
 $$;
 
-comment on function meshhook_metrics.rollup_windows(text, timestamptz, timestamptz) is
-'Computes the windows of a rollup table from begins to ends out of the table before it, and returns how many rows it wrote. For rollup(), which holds the target''s row of rollup_state.';
+comment on function meshhook_metrics.rollup_windows(text, timestamptz, timestamptz, boolean) is
+'Computes the windows of a rollup table from begins to ends out of its source, and returns how many rows it wrote. filled: whether rows of these windows may be there already. For rollup(), which holds the target''s row of rollup_state.';
+
+create function meshhook_metrics.has_rows(target text, begins timestamptz, ends timestamptz)
+returns boolean
+language plpgsql stable
+set search_path = ''
+set timezone = 'UTC'
+set datestyle = 'ISO'
+set enable_seqscan = off
+as $$
+declare
+	found_one boolean;
+begin
+	execute pg_catalog.format(
+		'select exists (select from meshhook_metrics.%I r where r.bucket >= %L and r.bucket < %L)',
+		'rollup_' || has_rows.target, has_rows.begins, has_rows.ends)
+	into found_one;
+	return found_one;
+end
+$$;
+
+comment on function meshhook_metrics.has_rows(text, timestamptz, timestamptz) is
+'Whether a rollup table has rows from begins up to, but not including, ends.';
 
 create function meshhook_metrics.rollup(target text default null)
 returns bigint
@@ -365,8 +384,6 @@ language plpgsql
 set search_path = ''
 set timezone = 'UTC'
 set datestyle = 'ISO'
-set jit = off
-set work_mem = '64MB'
 as $$
 declare
 	this record;
@@ -375,6 +392,8 @@ declare
 	part record;
 	begins timestamptz;
 	ends timestamptz;
+	catching_up boolean;
+	filled boolean;
 	written bigint := 0;
 begin
 	if rollup.target not in ('5m', '1h', '1d') then
@@ -417,9 +436,12 @@ begin
 		ends := pg_catalog.date_bin(this.step, source.complete_until, timestamptz 'epoch');
 		continue when not ends > state.complete_until;
 
-		-- Autovacuum summarizes the index on bucket, but may not have come to it; the few
-		-- windows of a usual run are not worth it
-		if begins + 12 * this.step < ends then
+		-- What a usual run does not need is worth it for many windows: rows that cannot
+		-- be there yet are inserted at half the cost, and the index on bucket may not
+		-- have been summarized by autovacuum
+		catching_up := begins + 12 * this.step < ends;
+		filled := not catching_up or meshhook_metrics.has_rows(this.target, begins, ends);
+		if catching_up then
 			perform pg_catalog.brin_summarize_new_values(i.indexrelid)
 			from meshhook_metrics.leaves(this.source) l
 			join pg_catalog.pg_index i
@@ -448,7 +470,8 @@ begin
 				and l.upper_bound > begins
 			order by p.piece
 		loop
-			written := written + meshhook_metrics.rollup_windows(this.target, part.begins, part.ends);
+			continue when catching_up and not meshhook_metrics.has_rows(this.source, part.begins, part.ends);
+			written := written + meshhook_metrics.rollup_windows(this.target, part.begins, part.ends, filled);
 		end loop;
 
 		update meshhook_metrics.rollup_state s
@@ -460,5 +483,5 @@ end
 $$;
 
 comment on function meshhook_metrics.rollup(text) is
-'Computes the windows of rollup_5m, rollup_1h and rollup_1d (or of one of them: 5m, 1h, 1d) that have become complete in the table before, and returns how many rows it wrote. It can run at any time, any number of times. A window whose source has been deleted is left as it is.
+'Computes the windows of rollup_5m, rollup_1h and rollup_1d (or of one of them: 5m, 1h, 1d) that have become complete in its source, and returns how many rows it wrote. It can run at any time, any number of times. A window whose source has been deleted is left as it is.
 Errors: 22023 another target, 55000 if the storage is not there or not whole.';

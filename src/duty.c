@@ -88,20 +88,27 @@ note_failure(Duty *duty, ErrorData *error)
 	if (is_new || now - duty->logged >= LOG_AGAIN_AFTER || now < duty->logged)
 	{
 		duty->logged = now;
-		ereport(WARNING,
-				errcode(error->sqlerrcode),
-				errmsg("meshhook_metrics could not %s: %s", duty->what, error->message),
-				error->detail == NULL ? 0 : errdetail_internal("%s", error->detail),
-				error->hint == NULL ? 0 : errhint("%s", error->hint),
-				error->context == NULL ? 0 : errcontext("%s", error->context));
+		/* With all that PostgreSQL says of it: where it waited, in which statement */
+		error->elevel = WARNING;
+		error->message = psprintf("meshhook_metrics could not %s: %s", duty->what, error->message);
+		ThrowErrorData(error);
 	}
 }
 
 static void
 note_success(Duty *duty)
 {
+	static bool published = false;
+
 	if (duty->failures == 0)
+	{
+		/* What a worker before this one has left there is no longer true */
+		if (!published)
+			publish_errors(false);
+		published = true;
 		return;
+	}
+	published = true;
 	ereport(LOG,
 			errmsg("meshhook_metrics can %s again after %d failed attempts", duty->what, duty->failures));
 	duty->failures = 0;

@@ -30,6 +30,7 @@
 #include "miscadmin.h"
 #include "port/pg_bswap.h"
 #include "quota.h"
+#include "status.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -74,6 +75,19 @@ owner_of(Oid relation)
 	return owner;
 }
 
+/* Is there storage here?  Where only half of it is, there is: it is broken. */
+bool
+mhm_storage_installed(void)
+{
+	Oid			schema = get_namespace_oid(SCHEMA_NAME, true);
+
+	if (OidIsValid(schema) && OidIsValid(get_extension_oid(SCHEMA_NAME, true)))
+		for (int i = 0; i < lengthof(storage_tables); i++)
+			if (OidIsValid(get_relname_relid(storage_tables[i], schema)))
+				return true;
+	return false;
+}
+
 /* The one owner of all storage tables; InvalidOid when there is no storage */
 static Oid
 find_storage(void)
@@ -81,8 +95,7 @@ find_storage(void)
 	Oid			schema = get_namespace_oid(SCHEMA_NAME, true);
 	Oid			owner = InvalidOid;
 
-	if (!OidIsValid(schema) || !OidIsValid(get_relname_relid(storage_tables[0], schema)) ||
-		!OidIsValid(get_extension_oid(SCHEMA_NAME, true)))
+	if (!mhm_storage_installed())
 		return InvalidOid;
 	for (int i = 0; i < lengthof(storage_tables); i++)
 	{
@@ -168,6 +181,30 @@ execute_plan(SPIPlanPtr *plan, const char *query, int arguments, Oid *types,
 		*plan = prepared;
 	}
 	mhm_store_check(SPI_execute_plan(*plan, values, nulls, false, 0), query);
+}
+
+/*
+ * A setting of the database that makes it read-only is read once, when a process
+ * connects.  Has it gone since?
+ */
+bool
+mhm_store_is_writable_anew(void)
+{
+	static const char query[] =
+		"select "
+		"from pg_catalog.pg_settings s "
+		"where s.name = 'default_transaction_read_only' and s.source like '%database%' "
+		"and not exists ("
+		"select "
+		"from pg_catalog.pg_db_role_setting d, pg_catalog.unnest(d.setconfig) c (setting) "
+		"where d.setdatabase = (select b.oid from pg_catalog.pg_database b where b.datname = current_database()) "
+		"and d.setrole = 0 "
+		"and c.setting like 'default\\_transaction\\_read\\_only=%')";
+
+	if (!DefaultXactReadOnly)
+		return false;
+	mhm_store_check(SPI_execute(query, true, 1), query);
+	return SPI_processed > 0;
 }
 
 /* Let a query read rows under a name */

@@ -87,14 +87,6 @@ mhm_health_read(MhmHealth *health)
 	mhm_accumulate_read_discarded(health->discarded);
 }
 
-bool
-mhm_storage_installed(void)
-{
-	Oid			schema = get_namespace_oid("meshhook_metrics", true);
-
-	return OidIsValid(schema) && OidIsValid(get_relname_relid("flush_state", schema));
-}
-
 static Datum
 discarded_jsonb(const uint64 *discarded)
 {

@@ -241,6 +241,9 @@ flush_changes(void)
 		CommitTransactionCommand();
 		return;
 	}
+	/* The next process reads the database's settings as they are now */
+	if (mhm_store_is_writable_anew())
+		proc_exit(1);
 	settle_pending();
 	learn_state();
 

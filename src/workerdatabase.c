@@ -71,16 +71,23 @@ static void
 wait_for_database(void)
 {
 	char		waited_for[NAMEDATALEN] = "";
+	char		trouble[MHM_ERROR_LENGTH];
 
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	while (!database_is_there())
 	{
 		if (strcmp(waited_for, mhm_database) != 0)
+		{
+			snprintf(trouble, sizeof(trouble), "the flush worker waits for database \"%s\"", mhm_database);
+			SpinLockAcquire(&mhm_worker_state->mutex);
+			strlcpy(mhm_worker_state->report.last_error, trouble, MHM_ERROR_LENGTH);
+			SpinLockRelease(&mhm_worker_state->mutex);
 			ereport(LOG,
 					errcode(ERRCODE_UNDEFINED_DATABASE),
 					errmsg("meshhook_metrics waits for database \"%s\", which it cannot connect to", mhm_database),
 					errdetail("What is recorded is kept in memory until then."),
 					errhint("Create it, let it accept connections, or change meshhook_metrics.database and reload."));
+		}
 		strlcpy(waited_for, mhm_database, NAMEDATALEN);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 LOOK_FOR_DATABASE_MS, PG_WAIT_EXTENSION);

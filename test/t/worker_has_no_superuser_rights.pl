@@ -216,7 +216,7 @@ SQL
 
 sub upkeep
 {
-	# The worker is the one who has to do it; a new one does all of it at once
+	# A new worker does all that is due at once
 	my $worker = worker_pid($node);
 
 	$node->safe_psql('postgres', "select pg_terminate_backend($worker)");
@@ -436,8 +436,8 @@ begin
 			and o.oprleft = any (array['bigint', 'uuid', 'text', 'jsonb', 'bytea', 'timestamptz', 'name', 'oid', 'regclass']::regtype[])
 			and o.oprright = any (array['bigint', 'uuid', 'text', 'jsonb', 'bytea', 'timestamptz', 'name', 'oid', 'regclass']::regtype[])
 	loop
-		execute format('create function public.operated(%s, %s) returns boolean language sql as $$ select public.note(%L) $$', planted.l, planted.r, 'operator')
-		where to_regprocedure(format('public.operated(%s, %s)', planted.l, planted.r)) is null;
+		execute format('create or replace function public.operated(%s, %s) returns boolean language sql as $$ select public.note(%L) $$',
+			planted.l, planted.r, 'operator');
 		execute format('create operator public.%s (function = public.operated, leftarg = %s, rightarg = %s)', planted.name, planted.l, planted.r);
 	end loop;
 end
@@ -484,13 +484,17 @@ for my $damage (
 	[ 'a quota without a value', 'alter table meshhook_metrics.settings disable trigger all, alter value drop not null; '
 		  . "insert into meshhook_metrics.settings values ('max_series', gen_random_uuid(), null)",
 		'delete from meshhook_metrics.settings; alter table meshhook_metrics.settings enable trigger all, alter value set not null' ],
-	[ 'ids that are texts', 'alter table meshhook_metrics.series alter id drop identity, alter id type text',
+	[ 'ids that are texts', 'alter table meshhook_metrics.series alter id drop identity; alter table meshhook_metrics.series alter id type text',
 		'delete from meshhook_metrics.series where id is null; alter table meshhook_metrics.series alter id type bigint using id::bigint; '
 		  . 'alter table meshhook_metrics.series alter id add generated always as identity (start with 1000)' ],
 	[ 'ids that are null', 'alter table meshhook_metrics.series alter id drop identity, drop constraint series_pkey; alter table meshhook_metrics.series alter id drop not null',
 		'delete from meshhook_metrics.series where id is null; alter table meshhook_metrics.series alter id set not null, add primary key (id); '
 		  . 'alter table meshhook_metrics.series alter id add generated always as identity (start with 2000)' ],
-	[ 'ticks that are texts', 'alter table meshhook_metrics.flush_state alter tick type text', 'alter table meshhook_metrics.flush_state alter tick type bigint using tick::bigint' ],
+	[ 'series that are there twice', 'drop index meshhook_metrics.series_key; insert into meshhook_metrics.series (tenant_id, metric, kind, labels) '
+		  . q{select '00000000-0000-0000-0000-000000000000', 'new_seconds', 'histogram', jsonb_build_object('round', (} . "%ROUND%" . q{)::text) from generate_series(1, 3)},
+		'delete from meshhook_metrics.series s using meshhook_metrics.series t where s.metric = t.metric and s.labels = t.labels and s.id > t.id; '
+		  . 'create unique index series_key on meshhook_metrics.series (tenant_id, metric, meshhook_metrics.labels_digest(labels))' ],
+	[ 'ticks that are texts', 'drop policy readers_see_how_far_it_is on meshhook_metrics.flush_state; alter table meshhook_metrics.flush_state alter tick type text', 'alter table meshhook_metrics.flush_state alter tick type bigint using tick::bigint' ],
 	[ 'times that are texts', 'alter table meshhook_metrics.flush_state alter at type text', 'alter table meshhook_metrics.flush_state alter at type timestamptz using at::timestamptz' ],
 	[ 'a state of nulls', 'alter table meshhook_metrics.flush_state alter at drop not null, alter tick drop not null; update meshhook_metrics.flush_state set at = null',
 		'update meshhook_metrics.flush_state set at = now() where at is null; alter table meshhook_metrics.flush_state alter at set not null, alter tick set not null' ])
@@ -498,6 +502,7 @@ for my $damage (
 	my ($name, $do, $undo) = @$damage;
 
 	# As one transaction, which the worker sees as a whole
+	$do =~ s/%ROUND%/$rounds + 1/e;
 	keep("begin; $do; commit");
 	record_round();
 	$node->psql('postgres', q{select meshhook_metrics.flush('1500 ms')});
@@ -510,19 +515,13 @@ for my $damage (
 	is(stored_total($node, 'known_total'), "$rounds|" . 3 * $rounds, "$name: what was recorded is stored, once");
 }
 
-# A superuser who works on the owner's tables does not lend him his rights
-keep(<<'SQL');
-truncate attack.attempts;
-create trigger more before insert or update on meshhook_metrics.rollup_state for each row execute function attack.trigger('a superuser calls');
-create trigger more before insert on meshhook_metrics.rollup_5m for each row execute function attack.trigger('a superuser calls');
-create trigger more before insert on meshhook_metrics.rollup_1m for each row execute function attack.trigger('a superuser calls');
-SQL
-$node->psql('postgres', "set client_min_messages = error; select meshhook_metrics.$_")
-  for "close_minutes(clock_timestamp() + interval '20 minutes')", 'rollup()', 'maintain()';
-is(keep(q{select string_agg(distinct who::text, ', ') from attack.attempts where who <> 'keeper'}), '',
-	'what a superuser calls to roll up does not run triggers as the superuser');
-unharmed_ok('a superuser calls');
-keep("drop trigger more on meshhook_metrics.$_") for qw(rollup_state rollup_5m rollup_1m);
+sub await_flushing
+{
+	$node->poll_query_until('postgres',
+		q{select exists (select from pg_stat_activity where backend_type = 'meshhook_metrics worker' and state = 'active' and query = 'flush')})
+	  or die 'the worker does not flush';
+	return;
+}
 
 # A trigger that will not end, and does not let itself be cancelled, does not keep the
 # server from stopping
@@ -543,15 +542,30 @@ $$;
 create trigger more before insert on meshhook_metrics.live for each row execute function attack.stay();
 SQL
 record_round();
-$node->poll_query_until('postgres', q{select exists (select from pg_stat_activity where backend_type = 'meshhook_metrics worker' and state = 'active')})
-  or die 'the worker does not flush';
+await_flushing();
 my $worker = worker_pid($node);
 is($node->safe_psql('postgres', "select pg_terminate_backend($worker, 20000)"), 't', 'a worker in an endless trigger can be ended');
+await_flushing();
 ok($node->stop('fast', fail_ok => 1), 'and a server with one stopped') or $node->stop('immediate');
 $node->start;
+await_status($node, 'worker_pid is not null');
 keep('drop trigger more on meshhook_metrics.live');
 flush($node);
 stored_ok('an endless trigger');
+
+# A superuser who works on the owner's tables does not lend him his rights
+keep(<<'SQL');
+truncate attack.attempts;
+create trigger more before insert or update on meshhook_metrics.rollup_state for each row execute function attack.trigger('a superuser calls');
+create trigger more before insert on meshhook_metrics.rollup_5m for each row execute function attack.trigger('a superuser calls');
+create trigger more before insert on meshhook_metrics.rollup_1m for each row execute function attack.trigger('a superuser calls');
+SQL
+$node->psql('postgres', "set client_min_messages = error; select meshhook_metrics.$_")
+  for "close_minutes(clock_timestamp() + interval '20 minutes')", 'rollup()', 'maintain()';
+is(keep(q{select string_agg(distinct who::text, ', ') from attack.attempts where who <> 'keeper'}), '',
+	'what a superuser calls to roll up does not run triggers as the superuser');
+unharmed_ok('a superuser calls');
+keep("drop trigger more on meshhook_metrics.$_") for qw(rollup_state rollup_5m rollup_1m);
 
 $node->stop;
 done_testing();
