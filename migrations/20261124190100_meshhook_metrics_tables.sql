@@ -205,18 +205,44 @@ insert into meshhook_metrics.rollup_state (target)
 values ('5m'), ('1h'), ('1d')
 on conflict (target) do nothing;
 
--- What is flushed into a table live that was made anew must not look as if it had
--- been rolled up: ids go on where they were
-select pg_catalog.setval(pg_catalog.pg_get_serial_sequence('meshhook_metrics.live', 'id'), s.live_id)
-from meshhook_metrics.rollup_state s
-where s.target = '1m'
-	and s.live_id > 0
-	and not exists (
-		select
-		from pg_catalog.pg_sequences q
-		where pg_catalog.format('%I.%I', q.schemaname, q.sequencename)
-				= pg_catalog.pg_get_serial_sequence('meshhook_metrics.live', 'id')
-			and q.last_value >= s.live_id);
+-- Ids go on where they were, also in a table that was made anew: what is flushed into
+-- live must not look as if it had been rolled up, and a new series not like one that
+-- has rollups
+do $$
+declare
+	live_ids constant text := pg_catalog.pg_get_serial_sequence('meshhook_metrics.live', 'id');
+	series_ids constant text := pg_catalog.pg_get_serial_sequence('meshhook_metrics.series', 'id');
+begin
+	perform pg_catalog.setval(live_ids, s.live_id)
+	from meshhook_metrics.rollup_state s
+	where s.target = '1m'
+		and s.live_id > 0
+		and s.live_id > coalesce(pg_catalog.pg_sequence_last_value(live_ids::pg_catalog.regclass), 0);
+
+	if not exists (select from meshhook_metrics.series) then
+		perform pg_catalog.setval(series_ids, used.id)
+		from (
+			select pg_catalog.max(u.id) as id
+			from (
+				select pg_catalog.max(r.series_id) as id
+				from meshhook_metrics.rollup_1m r
+				union all
+				select pg_catalog.max(r.series_id)
+				from meshhook_metrics.rollup_5m r
+				union all
+				select pg_catalog.max(r.series_id)
+				from meshhook_metrics.rollup_1h r
+				union all
+				select pg_catalog.max(r.series_id)
+				from meshhook_metrics.rollup_1d r
+				union all
+				select pg_catalog.max(e.id)
+				from meshhook_metrics.live l
+				cross join lateral pg_catalog.unnest(l.series_id) e (id)) u) used
+		where used.id > coalesce(pg_catalog.pg_sequence_last_value(series_ids::pg_catalog.regclass), 0);
+	end if;
+end
+$$;
 
 create table if not exists meshhook_metrics.flush_state (
 	region_id bigint primary key,

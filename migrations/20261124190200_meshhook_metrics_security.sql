@@ -242,6 +242,7 @@ declare
 		from pg_catalog.pg_roles r
 		where r.rolname in ('anon', 'authenticated', 'service_role'));
 begin
+	revoke all on schema meshhook_metrics from public;
 	foreach api_role in array api_roles loop
 		execute pg_catalog.format('revoke all on schema meshhook_metrics from %I', api_role);
 		if api_role <> 'anon' then

@@ -278,7 +278,7 @@ comment on function meshhook_metrics.close_minutes(timestamptz) is
 'Adds the rows of live up to the last one that is of another minute than now to rollup_1m, each exactly once, deletes those that are older than retention_live, and returns the number of minute rows. The worker calls it when a minute is over, in a transaction of its own.
 55000 if the storage is not there or not whole.';
 
-create function meshhook_metrics.rollup_windows(target text, begins timestamptz, ends timestamptz, filled boolean)
+create function meshhook_metrics.rollup_windows(target text, begins timestamptz, ends timestamptz)
 returns bigint
 language plpgsql
 set search_path = ''
@@ -295,88 +295,97 @@ set jit = off
 set work_mem = '64MB'
 as $$
 declare
+	has_rows constant text := 'select exists (select from meshhook_metrics.%I r where r.bucket >= %L and r.bucket < %L)';
 	this record;
+	piece timestamptz;
+	piece_ends timestamptz;
 	leaf_begins timestamptz;
+	catching_up boolean;
+	filled boolean := true;
+	has_source boolean := true;
 	written bigint;
+	total bigint := 0;
 begin
-	select t.*
+	select t.*, 12 * t.step as piece
 	into strict this
 	from meshhook_metrics.rollup_targets() t
 	where t.target = rollup_windows.target;
 
-	leaf_begins := pg_catalog.date_trunc(this.leaf_unit, rollup_windows.begins);
-	while leaf_begins < rollup_windows.ends loop
-		perform meshhook_metrics.create_leaf(this.target, leaf_begins);
-		leaf_begins := leaf_begins + this.leaf_step;
+	-- What a usual run can do without is worth it for many windows: rows that cannot
+	-- be there yet are inserted at half the cost
+	catching_up := rollup_windows.begins + this.piece < rollup_windows.ends;
+	if catching_up then
+		execute pg_catalog.format(has_rows, 'rollup_' || this.target, rollup_windows.begins, rollup_windows.ends)
+		into filled;
+	end if;
+
+	-- A few windows at a time, so that many need little memory, and rows are stored in
+	-- the order of time
+	for piece in
+		select p.piece
+		from pg_catalog.generate_series(rollup_windows.begins, rollup_windows.ends - this.step, this.piece) p (piece)
+		order by p.piece
+	loop
+		piece_ends := least(piece + this.piece, rollup_windows.ends);
+		if catching_up then
+			execute pg_catalog.format(has_rows, 'rollup_' || this.source, piece, piece_ends)
+			into has_source;
+			continue when not has_source;
+		end if;
+
+		leaf_begins := pg_catalog.date_trunc(this.leaf_unit, piece);
+		while leaf_begins < piece_ends loop
+			perform meshhook_metrics.create_leaf(this.target, leaf_begins);
+			leaf_begins := leaf_begins + this.leaf_step;
+		end loop;
+
+		-- In the order of the primary key, rows are inserted faster
+		execute pg_catalog.format(
+			$statement$
+				insert into meshhook_metrics.%I (tenant_id, series_id, bucket, count, sum, min, max, last, histogram)
+				select w.*
+				from (
+					select
+						s.tenant_id,
+						s.series_id,
+						pg_catalog.date_bin(%L, s.bucket, timestamptz 'epoch') as bucket,
+						pg_catalog.sum(s.count)::bigint,
+						pg_catalog.sum(s.sum),
+						pg_catalog.min(s.min),
+						pg_catalog.max(s.max),
+						(pg_catalog.max(array[pg_catalog.date_part('epoch', s.bucket), s.last]) filter (where s.last is not null))[2],
+						meshhook_metrics.histogram_merge(s.histogram)
+					from meshhook_metrics.%I s
+					where s.bucket >= %L
+						and s.bucket < %L
+					group by s.tenant_id, s.series_id, 3
+					offset 0) w
+				order by w.tenant_id, w.series_id, w.bucket
+			$statement$,
+			'rollup_' || this.target, this.step, 'rollup_' || this.source, piece, piece_ends)
+			|| case
+				when filled then
+					$statement$
+						on conflict (tenant_id, series_id, bucket) do update
+						set
+							count = excluded.count,
+							sum = excluded.sum,
+							min = excluded.min,
+							max = excluded.max,
+							last = excluded.last,
+							histogram = excluded.histogram
+					$statement$
+				else ''
+			end;
+		get diagnostics written = row_count;
+		total := total + written;
 	end loop;
-
-	-- In the order of the primary key, rows are inserted faster
-	execute pg_catalog.format(
-		$statement$
-			insert into meshhook_metrics.%I (tenant_id, series_id, bucket, count, sum, min, max, last, histogram)
-			select w.*
-			from (
-				select
-					s.tenant_id,
-					s.series_id,
-					pg_catalog.date_bin(%L, s.bucket, timestamptz 'epoch') as bucket,
-					pg_catalog.sum(s.count)::bigint,
-					pg_catalog.sum(s.sum),
-					pg_catalog.min(s.min),
-					pg_catalog.max(s.max),
-					(pg_catalog.max(array[pg_catalog.date_part('epoch', s.bucket), s.last]) filter (where s.last is not null))[2],
-					meshhook_metrics.histogram_merge(s.histogram)
-				from meshhook_metrics.%I s
-				where s.bucket >= %L
-					and s.bucket < %L
-				group by s.tenant_id, s.series_id, 3
-				offset 0) w
-			order by w.tenant_id, w.series_id, w.bucket
-		$statement$,
-		'rollup_' || this.target, this.step, 'rollup_' || this.source, rollup_windows.begins, rollup_windows.ends)
-		|| case
-			when rollup_windows.filled then
-				$statement$
-					on conflict (tenant_id, series_id, bucket) do update
-					set
-						count = excluded.count,
-						sum = excluded.sum,
-						min = excluded.min,
-						max = excluded.max,
-						last = excluded.last,
-						histogram = excluded.histogram
-				$statement$
-			else ''
-		end;
-	get diagnostics written = row_count;
-	return written;
+	return total;
 end
 $$;
 
-comment on function meshhook_metrics.rollup_windows(text, timestamptz, timestamptz, boolean) is
-'Computes the windows of a rollup table from begins to ends out of its source, and returns how many rows it wrote. filled: whether rows of these windows may be there already. For rollup(), which holds the target''s row of rollup_state.';
-
-create function meshhook_metrics.has_rows(target text, begins timestamptz, ends timestamptz)
-returns boolean
-language plpgsql stable
-set search_path = ''
-set timezone = 'UTC'
-set datestyle = 'ISO'
-set enable_seqscan = off
-as $$
-declare
-	found_one boolean;
-begin
-	execute pg_catalog.format(
-		'select exists (select from meshhook_metrics.%I r where r.bucket >= %L and r.bucket < %L)',
-		'rollup_' || has_rows.target, has_rows.begins, has_rows.ends)
-	into found_one;
-	return found_one;
-end
-$$;
-
-comment on function meshhook_metrics.has_rows(text, timestamptz, timestamptz) is
-'Whether a rollup table has rows from begins up to, but not including, ends.';
+comment on function meshhook_metrics.rollup_windows(text, timestamptz, timestamptz) is
+'Computes the windows of a rollup table from begins to ends out of its source, and returns how many rows it wrote. For rollup(), which holds the target''s row of rollup_state.';
 
 create function meshhook_metrics.rollup(target text default null)
 returns bigint
@@ -392,8 +401,6 @@ declare
 	part record;
 	begins timestamptz;
 	ends timestamptz;
-	catching_up boolean;
-	filled boolean;
 	written bigint := 0;
 begin
 	if rollup.target not in ('5m', '1h', '1d') then
@@ -436,42 +443,28 @@ begin
 		ends := pg_catalog.date_bin(this.step, source.complete_until, timestamptz 'epoch');
 		continue when not ends > state.complete_until;
 
-		-- What a usual run does not need is worth it for many windows: rows that cannot
-		-- be there yet are inserted at half the cost, and the index on bucket may not
-		-- have been summarized by autovacuum
-		catching_up := begins + 12 * this.step < ends;
-		filled := not catching_up or meshhook_metrics.has_rows(this.target, begins, ends);
-		if catching_up then
-			perform pg_catalog.brin_summarize_new_values(i.indexrelid)
-			from meshhook_metrics.leaves(this.source) l
-			join pg_catalog.pg_index i
-				on i.indrelid = pg_catalog.format('meshhook_metrics.%I', l.leaf)::pg_catalog.regclass
-			join pg_catalog.pg_class c
-				on c.oid = i.indexrelid
-			join pg_catalog.pg_am a
-				on a.oid = c.relam
-				and a.amname = 'brin'
-			where l.lower_bound < ends
-				and l.upper_bound > begins;
-		end if;
-
-		-- A few windows at a time: catching up on days needs little memory, and rows are
-		-- stored in the order of time
 		for part in
 			select
-				p.piece as begins,
-				least(p.piece + 12 * this.step, l.upper_bound, ends) as ends
+				l.leaf,
+				greatest(l.lower_bound, begins) as begins,
+				least(l.upper_bound, ends) as ends
 			from meshhook_metrics.leaves(this.source) l
-			cross join lateral pg_catalog.generate_series(
-				greatest(l.lower_bound, begins),
-				least(l.upper_bound, ends) - this.step,
-				12 * this.step) p (piece)
 			where l.lower_bound < ends
 				and l.upper_bound > begins
-			order by p.piece
+			order by l.lower_bound
 		loop
-			continue when catching_up and not meshhook_metrics.has_rows(this.source, part.begins, part.ends);
-			written := written + meshhook_metrics.rollup_windows(this.target, part.begins, part.ends, filled);
+			-- Autovacuum does this, but may not have come to the newest part
+			if part.begins + 12 * this.step < part.ends then
+				perform pg_catalog.brin_summarize_new_values(i.indexrelid)
+				from pg_catalog.pg_index i
+				join pg_catalog.pg_class c
+					on c.oid = i.indexrelid
+				join pg_catalog.pg_am a
+					on a.oid = c.relam
+				where i.indrelid = pg_catalog.format('meshhook_metrics.%I', part.leaf)::pg_catalog.regclass
+					and a.amname = 'brin';
+			end if;
+			written := written + meshhook_metrics.rollup_windows(this.target, part.begins, part.ends);
 		end loop;
 
 		update meshhook_metrics.rollup_state s
@@ -483,5 +476,5 @@ end
 $$;
 
 comment on function meshhook_metrics.rollup(text) is
-'Computes the windows of rollup_5m, rollup_1h and rollup_1d (or of one of them: 5m, 1h, 1d) that have become complete in its source, and returns how many rows it wrote. It can run at any time, any number of times. A window whose source has been deleted is left as it is.
+'Computes the windows of rollup_5m, rollup_1h and rollup_1d (or of one of them: 5m, 1h, 1d) that have become complete in their source, and returns how many rows it wrote. It can run at any time, any number of times. A window whose source has been deleted is left as it is.
 Errors: 22023 another target, 55000 if the storage is not there or not whole.';

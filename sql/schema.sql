@@ -18,7 +18,7 @@ begin
 			or p.proname operator(pg_catalog.=) any (array[
 				'inc', 'gauge_set', 'gauge_add', 'observe', 'observe_since', 'record', 'describe', 'reset',
 				'snapshot', 'status', 'prometheus', 'flush',
-				'rollup', 'maintain', 'schedule', 'unschedule', 'close_minutes', 'rollup_windows', 'rollup_targets', 'has_rows',
+				'rollup', 'maintain', 'schedule', 'unschedule', 'close_minutes', 'rollup_windows', 'rollup_targets',
 				'require_storage', 'leaves', 'create_leaf', 'retention', 'scheduled_jobs', 'scheduled_by_pg_cron']))
 	limit 1;
 	if planted is not null then

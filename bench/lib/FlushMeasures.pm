@@ -119,6 +119,11 @@ sub flushes
 	$report->add($group, 'flush', 'bytes', $per_series->($rounds{flush}), at_most => 150);
 	$report->add($group, 'the first flush after a checkpoint, with images of full pages', 'bytes',
 		$per_series->(\@after_checkpoint));
+
+	$group = 'tables, indexes included';
+	my ($live, $table) = Storage::row($session, 'select * from bench.bytes()');
+	$report->add($group, 'live, per changed series and flush', 'bytes', [$live]);
+	$report->add($group, 'series, per series', 'bytes', [$table]);
 }
 
 # Recording in a backend that has one core for itself, while on another one 10,000

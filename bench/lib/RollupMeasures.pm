@@ -20,7 +20,7 @@ use constant SIZES => {
 	minutes_before => [ 180, 5 ],
 	minutes_closed => [ 20, 5 ],
 	event_series => [ 700, 20 ],
-	event_rounds => [ 5, 1 ],
+	event_rounds => [ 3, 1 ],
 	leaf_series => [ 500, 200 ],
 	leaf_minutes => [ 400, 200 ],
 	range_days => [ 3, 1 ],
@@ -120,14 +120,15 @@ sub hours
 		'5m' => q{select meshhook_metrics.rollup('5m')},
 		'1h' => q{select meshhook_metrics.rollup('1h')},
 		'1d' => q{select meshhook_metrics.rollup('1d')},
-		'64MB' => q{call bench.group_raw_events('64MB')},
-		'1GB' => q{call bench.group_raw_events('1GB')},
+		minutes => 'call bench.group_minutes()',
+		events => 'call bench.group_events()',
+		narrow_events => 'call bench.group_narrow_events()',
 	);
 
 	progress("hours: $rows minute rows and ten events for each");
 	$session->sql('call bench.empty_storage()');
 	$session->sql("call bench.fill_events('$day', $series, @{[MINUTES_OF_DAY]})");
-	$session->sql('vacuum analyze meshhook_metrics.rollup_1m, bench.events');
+	$session->sql('vacuum analyze meshhook_metrics.rollup_1m, bench.events, bench.narrow_events');
 	$session->sql('checkpoint');
 
 	progress("hours: @{[size('event_rounds')]} rounds of rolling them up, and of group by over the events");
@@ -142,10 +143,10 @@ sub hours
 	};
 	$measure->('rollup');
 	%times = ();
-	my %rounds = rounds(size('event_rounds'), [qw(rollup 64MB 1GB)], $measure);
+	my %rounds = rounds(size('event_rounds'), [qw(rollup minutes narrow_events events)], $measure);
 
 	$measure->('rollup');
-	timed($session, $ways{'1GB'});
+	timed($session, $ways{narrow_events});
 	my ($agreeing, $hours, $worst) = Storage::row($session, 'select * from bench.compare_hours()');
 	die "Only $agreeing of $hours hours are what the events say.\n" if $agreeing != $hours || $hours != 24 * $series;
 	die "A quantile is off by $worst.\n" if $worst > QUANTILE_ERROR;
@@ -155,16 +156,22 @@ sub hours
 		my ($way, $what) = @_;
 		return ratio(each_round($what, $rounds{$way}), each_round($what, $rounds{rollup}));
 	};
-	$report->add($group, 'percentile_disc of the events, in times of rollup()', 'x', $times_of_rollup->('64MB', 'clock'),
+	$report->add($group, 'percentile_disc of the events, in times of rollup()', 'x', $times_of_rollup->('events', 'clock'),
 		at_least => 5);
-	$report->add($group, '... by processor time', 'x', $times_of_rollup->('64MB', 'cpu'));
-	$report->add($group, '... with work_mem = 1GB for it, 64MB for rollup()', 'x', $times_of_rollup->('1GB', 'clock'));
+	$report->add($group, '... by processor time', 'x', $times_of_rollup->('events', 'cpu'));
+	$report->add($group, '... of events that have a number for their series', 'x',
+		$times_of_rollup->('narrow_events', 'clock'));
+	$report->add($group, '... by processor time', 'x', $times_of_rollup->('narrow_events', 'cpu'));
+	$report->add($group, '... of these, in times of minutes to hours in one step', 'x',
+		ratio(each_round('clock', $rounds{narrow_events}), each_round('clock', $rounds{minutes})));
 	$report->add($group, 'rollup(), minutes to five minutes to hours', 'ms', each_round('clock', $rounds{rollup}));
 	$report->add($group, '... minutes to five minutes', 'ms', each_round('clock', $times{'5m'}));
 	$report->add($group, '... five minutes to hours', 'ms', each_round('clock', $times{'1h'}));
 	$report->add($group, '... then hours to a day', 'ms', each_round('clock', $times{'1d'}));
-	$report->add($group, 'count, sum, min, max, percentile_disc by hour, 64MB', 'ms', each_round('clock', $rounds{'64MB'}));
-	$report->add($group, '... 1GB', 'ms', each_round('clock', $rounds{'1GB'}));
+	$report->add($group, 'minutes to hours in one step', 'ms', each_round('clock', $rounds{minutes}));
+	$report->add($group, 'count, sum, min, max, percentile_disc by hour', 'ms', each_round('clock', $rounds{events}));
+	$report->add($group, '... of events that have a number for their series', 'ms',
+		each_round('clock', $rounds{narrow_events}));
 	$report->add($group, 'quantiles off by at most', '%', [ 100 * $worst ]);
 }
 

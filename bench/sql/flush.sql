@@ -126,3 +126,10 @@ begin
     seconds := finished - started;
 end
 $$;
+
+create function bench.bytes(out live float8, out series float8)
+language sql
+begin atomic
+    select pg_total_relation_size('meshhook_metrics.live') / (select sum(cardinality(l.series_id))::float8 from meshhook_metrics.live l),
+           pg_total_relation_size('meshhook_metrics.series') / (select count(*)::float8 from meshhook_metrics.series);
+end;

@@ -129,14 +129,32 @@ begin
 end
 $$;
 
--- Raw events, as narrow as they can be, and the minutes that stand for them
-create table bench.events (
+-- Raw events and the minutes that stand for them. The narrow ones are as small as
+-- they can be, with a number for all that tells series apart.
+\ir events.sql
+
+create table bench.narrow_events (
     at timestamptz not null,
     series_id bigint not null,
     value float8 not null
 );
 
+create function bench.labels(series_id bigint) returns jsonb
+language sql immutable
+return jsonb_build_object('queue', 'queue_' || series_id / 50, 'status', (array['ok', 'failed', 'retried', 'skipped', 'dropped'])[1 + series_id / 10 % 5]);
+
 create table bench.hours (
+    tenant uuid not null,
+    labels jsonb not null,
+    bucket timestamptz not null,
+    count bigint not null,
+    sum float8 not null,
+    min float8 not null,
+    max float8 not null,
+    percentiles float8[] not null
+);
+
+create table bench.narrow_hours (
     series_id bigint not null,
     bucket timestamptz not null,
     count bigint not null,
@@ -152,11 +170,15 @@ begin
     perform meshhook_metrics.create_leaf('1m', day);
     for m in 0 .. minutes - 1 loop
         with event as (
-            insert into bench.events (at, series_id, value)
+            insert into bench.narrow_events (at, series_id, value)
             select day + (m + (e - random()) / 10) * interval '1 minute', s, bench.duration()
             from generate_series(1, 10) e
             cross join generate_series(1, series) s
-            returning series_id, value
+            returning at, series_id, value
+        ), wide as (
+            insert into bench.events (at, tenant, metric, labels, value)
+            select e.at, bench.tenant(e.series_id % 10), 'bench_duration_seconds', bench.labels(e.series_id), e.value
+            from event e
         )
         insert into meshhook_metrics.rollup_1m (tenant_id, series_id, bucket, count, sum, min, max, histogram)
         select bench.tenant(e.series_id % 10), e.series_id, day + m * interval '1 minute',
@@ -175,7 +197,7 @@ $$;
 create procedure bench.forget_rollups()
 language plpgsql as $$
 begin
-    truncate meshhook_metrics.rollup_5m, meshhook_metrics.rollup_1h, meshhook_metrics.rollup_1d, bench.hours;
+    truncate meshhook_metrics.rollup_5m, meshhook_metrics.rollup_1h, meshhook_metrics.rollup_1d, bench.hours, bench.narrow_hours;
     update meshhook_metrics.rollup_state
     set complete_until = '-infinity'
     where target <> '1m';
@@ -183,16 +205,43 @@ begin
 end
 $$;
 
--- The same hours from the raw events
-create procedure bench.group_raw_events(memory text)
+-- The same hours from the raw events, with the memory that rollup() has
+create procedure bench.group_events()
 language plpgsql as $$
 begin
-    perform set_config('work_mem', memory, true);
-    insert into bench.hours (series_id, bucket, count, sum, min, max, percentiles)
-    select e.series_id, date_trunc('hour', e.at), count(*), sum(e.value), min(e.value), max(e.value),
+    set local work_mem = '64MB';
+    insert into bench.hours (tenant, labels, bucket, count, sum, min, max, percentiles)
+    select e.tenant, e.labels, date_trunc('hour', e.at), count(*), sum(e.value), min(e.value), max(e.value),
            percentile_disc(array[0.5, 0.95, 0.99]) within group (order by e.value)
     from bench.events e
+    where e.metric = 'bench_duration_seconds'
+    group by e.tenant, e.labels, date_trunc('hour', e.at);
+end
+$$;
+
+create procedure bench.group_narrow_events()
+language plpgsql as $$
+begin
+    set local work_mem = '64MB';
+    insert into bench.narrow_hours (series_id, bucket, count, sum, min, max, percentiles)
+    select e.series_id, date_trunc('hour', e.at), count(*), sum(e.value), min(e.value), max(e.value),
+           percentile_disc(array[0.5, 0.95, 0.99]) within group (order by e.value)
+    from bench.narrow_events e
     group by e.series_id, date_trunc('hour', e.at);
+end
+$$;
+
+-- The same hours from the minutes in one step, which rollup() takes in two
+create procedure bench.group_minutes()
+language plpgsql as $$
+begin
+    set local work_mem = '64MB';
+    create temp table minutes_hours (like meshhook_metrics.rollup_1h) on commit drop;
+    insert into minutes_hours (tenant_id, series_id, bucket, count, sum, min, max, histogram)
+    select r.tenant_id, r.series_id, date_trunc('hour', r.bucket), sum(r.count), sum(r.sum), min(r.min), max(r.max),
+           meshhook_metrics.histogram_merge(r.histogram)
+    from meshhook_metrics.rollup_1m r
+    group by 1, 2, 3;
 end
 $$;
 
@@ -204,7 +253,7 @@ begin atomic
     select count(*) filter (where h.count = r.count and abs(h.sum - r.sum) < 1e-6 * h.sum and h.min = r.min and h.max = r.max),
            count(*),
            max(off.worst)
-    from bench.hours h
+    from bench.narrow_hours h
     left join meshhook_metrics.rollup_1h r
     on r.series_id = h.series_id
         and r.bucket = h.bucket

@@ -4,14 +4,7 @@
 
 \ir clock.sql
 
--- One row per event, as people record today
-create table bench.events (
-    at timestamptz not null default now(),
-    tenant uuid not null,
-    metric text not null,
-    labels jsonb not null,
-    value float8 not null
-);
+\ir events.sql
 
 -- The same as it is kept where events are looked up again
 create table bench.events_indexed (

@@ -159,6 +159,23 @@ delete from meshhook_metrics.rollup_state;
 \ir ../sql/include/migrations.sql
 select is((select live_id from meshhook_metrics.rollup_state where target = '1m'), 0::bigint, 'if there are no minutes, all of live is to be rolled up');
 
+-- Tables that are made anew: their ids go on where they were
+select is(meshhook_metrics.close_minutes(now() + interval '20 minutes') > 0, true, 'a minute is closed');
+drop table meshhook_metrics.live;
+\ir ../sql/include/migrations.sql
+select cmp_ok(pg_sequence_last_value('meshhook_metrics.live_id_seq'::regclass), '>=', (select live_id from meshhook_metrics.rollup_state where target = '1m'),
+	'live goes on after what was rolled up');
+insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum)
+values ('11111111-1111-1111-1111-111111111111', now() + interval '21 minutes', 5, array[4711], array[4], array[3]);
+select is(meshhook_metrics.close_minutes(now() + interval '23 minutes'), 1::bigint, 'so that what comes is rolled up');
+drop table meshhook_metrics.series;
+\ir ../sql/include/migrations.sql
+insert into meshhook_metrics.series (tenant_id, metric, kind, labels) values ('11111111-1111-1111-1111-111111111111', 'kept_seconds', 'histogram', '{"a": "b"}');
+select is((select id from meshhook_metrics.series), 4712::bigint, 'and a new series is not taken for one that has rollups');
+\ir ../sql/include/migrations.sql
+insert into meshhook_metrics.series (tenant_id, metric, kind, labels) values ('11111111-1111-1111-1111-111111111111', 'kept_seconds', 'histogram', '{"a": "c"}');
+select is((select max(id) from meshhook_metrics.series), 4713::bigint, 'once more, nothing is skipped');
+
 -- tenant_ids() is the site's to replace, and what the site adds to the schema is its own
 create or replace function meshhook_metrics.tenant_ids() returns setof uuid language sql stable set search_path = '' as $$ select '11111111-1111-1111-1111-111111111111'::uuid $$;
 create view meshhook_metrics.of_the_site with (security_invoker = true) as select metric from meshhook_metrics.series;

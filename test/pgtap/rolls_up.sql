@@ -179,9 +179,16 @@ select ok((select bool_and(count >= 1000000) and count(*) > 0 from meshhook_metr
 	'the first whole one is new');
 select is_empty($$ (select * from before where "table" = 'rollup_5m' and bucket >= '2027-01-01 10:30:00+00')
 	except table after $$, 'those after are what they were');
--- with the whole leaf gone, the hours and days that were made of it stay, too
-do $$begin execute (select string_agg(format('drop table meshhook_metrics.%I', leaf), ';') from meshhook_metrics.leaves('5m') where upper_bound <= '2027-01-04+00'); end$$;
-update meshhook_metrics.rollup_state set retained_from = '2027-01-04 00:00:00+00' where target = '5m';
+-- with whole leaves gone, the hours and days that were made of them stay, too
+do $$
+begin
+	execute (
+		select string_agg(format('drop table meshhook_metrics.%I', l.leaf), ';')
+		from unnest(array['1m', '5m']) target, meshhook_metrics.leaves(target) l
+		where l.upper_bound <= '2027-01-04+00');
+end
+$$;
+update meshhook_metrics.rollup_state set retained_from = '2027-01-04 00:00:00+00' where target in ('1m', '5m');
 update meshhook_metrics.rollup_state set complete_until = '2026-12-30 00:00:00+00' where target in ('1h', '1d');
 select is(meshhook_metrics.rollup('1h') , 0::bigint, 'where nothing is left, nothing is computed');
 select is_empty($$ (select * from before where "table" <> 'rollup_5m') except table after $$, 'and nothing is lost');
@@ -189,7 +196,6 @@ select is((select to_char(complete_until at time zone 'UTC', 'YYYY-MM-DD HH24:MI
 	'the table is as complete as it gets');
 
 -- A late minute in a leaf that is gone does not overwrite what was rolled up of it
-update meshhook_metrics.rollup_state set retained_from = '2027-01-04 00:00:00+00' where target = '1m';
 insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum) values (:'a', '2027-01-02 10:00:00+00', 5, array[1], array[1], array[1]);
 select is(meshhook_metrics.close_minutes('2027-01-05 00:01:00+00'), 1::bigint, 'a minute comes after its leaf is gone');
 select lives_ok('select meshhook_metrics.rollup()', 'it has nowhere to go');

@@ -10,6 +10,7 @@ use lib "$FindBin::RealBin/lib";
 use FlushRounds;
 use IPC::Run ();
 use MetricsCluster;
+use POSIX qw(SIGTERM);
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -134,11 +135,46 @@ sub stored_without_worker_ok
 	return;
 }
 
+# How often a process has waited for something; undef when it has ended
+sub times_slept
+{
+	my ($pid) = @_;
+
+	return process_state($pid) =~ /^[ZX]?$/ ? undef :
+	  slurp_file("/proc/$pid/status") =~ /^voluntary_ctxt_switches:\s*(\d+)/m ? $1 : undef;
+}
+
+# Sessions that are in the middle of recording when they are told to end go on
+# for a sample or two; the worker waits for them
+sub quit_slowly
+{
+	my $worker = worker_pid($node);
+	my @recording = split /\n/, $node->safe_psql('postgres', $recording_sessions);
+	my ($stopping, $slept);
+
+	kill 'STOP', @recording;
+	await_stopped($_) for @recording;
+	$stopping = IPC::Run::start([ 'pg_ctl', '-D', $node->data_dir, '-m', 'fast', 'stop' ], '>', '/dev/null');
+	await(sub { has_signal($recording[0], SIGTERM) }, 'the signal to end');
+	$slept = times_slept($worker);
+	await(
+		sub {
+			my $now = times_slept($worker);
+
+			return !defined $now || $now > $slept + 20;
+		},
+		'the worker to wait or to end');
+	kill 'CONT', @recording;
+	IPC::Run::finish($stopping) or die 'the server does not stop';
+	$node->stop('fast', fail_ok => 1);
+	return;
+}
+
 {
 	my $load = start_recording($node, 'fast');
 
 	await_samples($node, $load);
-	$node->stop('fast');
+	quit_slowly();
 	stored_without_worker_ok('fast', end_recording($load), 'a fast shutdown under load');
 }
 

@@ -63,11 +63,7 @@ SKIP:
 # Others
 flush_round($node, 'a backend killed',
 	happen => sub {
-		my ($backend) = split /\n/, $node->safe_psql('postgres', <<'SQL');
-select pid
-from pg_stat_activity
-where application_name = 'recording'
-SQL
+		my ($backend) = split /\n/, $node->safe_psql('postgres', $recording_sessions);
 
 		kill 'KILL', $backend;
 	});

@@ -3,7 +3,8 @@
 -- A and B, and of the platform. The worker must see the tables, so all of this is
 -- committed; tenancy_end.sql takes it away again. Functions that let a role ask.
 
-set client_min_messages = warning;
+-- Grants that give nothing are tried, too, and warn
+set client_min_messages = error;
 -- If somebody is to give up in a deadlock, it is the worker, which tries again
 set deadlock_timeout = '60s';
 

@@ -23,7 +23,8 @@ use Test::More;
 
 our @EXPORT = qw(
   new_flush_cluster plan_faults faults_left steps_here
-  start_recording end_recording $end_sessions await_samples await_death await_stopped stop_worker await_recovery quit_server_around
+  start_recording end_recording await_samples $recording_sessions $end_sessions
+  process_state has_signal await_death await_stopped await_recovery stop_worker quit_server_around
   recorded_ok stored_ok flush_round
 );
 
@@ -120,6 +121,14 @@ sub await_stopped
 	return;
 }
 
+# Is a signal waiting for a process that is stopped?
+sub has_signal
+{
+	my ($pid, $signal) = @_;
+
+	return slurp_file("/proc/$pid/status") =~ /^ShdPnd:\s*([0-9a-f]+)/m && hex($1) & 1 << ($signal - 1);
+}
+
 # An immediate shutdown while the worker is stopped, which it does not survive
 # to do another step: it is let go on when it has the signal to quit
 sub quit_server_around
@@ -130,12 +139,7 @@ sub quit_server_around
 	await_stopped($stopped);
 	$stopping = IPC::Run::start([ 'pg_ctl', '-D', $node->data_dir, '-m', 'immediate', 'stop' ],
 		'>', '/dev/null', '2>', '/dev/null');
-	await(
-		sub {
-			return slurp_file("/proc/$stopped/status") =~ /^ShdPnd:\s*([0-9a-f]+)/m
-			  && hex($1) & 1 << (SIGQUIT - 1);
-		},
-		"the signal to quit for process $stopped");
+	await(sub { has_signal($stopped, SIGQUIT) }, "the signal to quit for process $stopped");
 	kill 'CONT', $stopped;
 	IPC::Run::finish($stopping) or die 'the server does not stop';
 
@@ -208,6 +212,12 @@ SQL
 	flush($node);
 	return;
 }
+
+our $recording_sessions = <<'SQL';
+select pid
+from pg_stat_activity
+where application_name = 'recording'
+SQL
 
 # Have the clients lose their sessions, so that pgbench ends by itself
 our $end_sessions = <<'SQL';
