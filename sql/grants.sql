@@ -5,6 +5,7 @@
 do $$
 declare
 	routine regprocedure;
+	favoured regrole;
 	trusted regrole;
 begin
 	for routine in
@@ -18,6 +19,17 @@ begin
 			and e.extname operator(pg_catalog.=) 'meshhook_metrics'
 	loop
 		execute pg_catalog.format('revoke execute on routine %s from public', routine);
+		-- Default privileges may have given it to others
+		for favoured in
+			select distinct a.grantee::pg_catalog.regrole
+			from pg_catalog.pg_proc p
+			cross join lateral pg_catalog.aclexplode(p.proacl) a
+			where p.oid operator(pg_catalog.=) routine
+				and a.grantee operator(pg_catalog.<>) 0
+				and a.grantee operator(pg_catalog.<>) p.proowner
+		loop
+			execute pg_catalog.format('revoke all on routine %s from %s', routine, favoured);
+		end loop;
 		for trusted in
 			select e.extowner::pg_catalog.regrole
 			from pg_catalog.pg_extension e

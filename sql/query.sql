@@ -336,7 +336,7 @@ begin
 		raise exception 'meshhook_metrics.rollup_state lacks rows, or does not show them to this role'
 			using
 				errcode = 'object_not_in_prerequisite_state',
-				hint = 'Apply the migrations that come with the extension again.';
+				hint = 'Apply the migrations that come with the extension again, or SET ROLE to a role that may read it, such as service_role.';
 	end if;
 
 	step := meshhook_metrics.query_range_step(since, until, step, state.minutes_from, state.fives_from, state.hours_from);

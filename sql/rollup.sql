@@ -25,7 +25,7 @@ as $$
 	values
 		('1m', null, interval '1 minute', 'day', 'YYYYMMDD', interval '1 day', interval '3 days', interval '7 days'),
 		('5m', '1m', interval '5 minutes', 'week', 'YYYYMMDD', interval '7 days', interval '14 days', interval '30 days'),
-		('1h', '5m', interval '1 hour', 'month', 'YYYYMM', interval '1 month', interval '2 months', interval '400 days'),
+		('1h', '1m', interval '1 hour', 'month', 'YYYYMM', interval '1 month', interval '2 months', interval '400 days'),
 		('1d', '1h', interval '1 day', 'year', 'YYYY', interval '1 year', interval '1 year', interval '10 years')
 $$;
 
@@ -401,6 +401,7 @@ declare
 	part record;
 	begins timestamptz;
 	ends timestamptz;
+	lost text;
 	written bigint := 0;
 begin
 	if rollup.target not in ('5m', '1h', '1d') then
@@ -423,16 +424,18 @@ begin
 		from meshhook_metrics.rollup_state s
 		where s.target = this.target
 		for update;
-		if not found then
-			raise exception 'meshhook_metrics.rollup_state has lost its row %', this.target
-				using
-					errcode = 'object_not_in_prerequisite_state',
-					hint = 'Apply the migrations again.';
-		end if;
+		lost := case when not found then this.target end;
 		select s.complete_until, s.retained_from
 		into source
 		from meshhook_metrics.rollup_state s
 		where s.target = this.source;
+		lost := coalesce(lost, case when not found then this.source end);
+		if lost is not null then
+			raise exception 'meshhook_metrics.rollup_state has lost its row %', lost
+				using
+					errcode = 'object_not_in_prerequisite_state',
+					hint = 'Apply the migrations again: they derive it from the data.';
+		end if;
 
 		-- A window whose source is partly gone stays as it is
 		begins := pg_catalog.date_bin(this.step, source.retained_from, timestamptz 'epoch');

@@ -71,27 +71,32 @@ sub minutes
 	my $before = size('minutes_before');
 	my $closed = size('minutes_closed');
 	my $day = day($session, 4);
-	my (@closings, $after_checkpoint, @rollups);
+	my (@closings, @rollups);
 
 	progress("minutes: closing $closed, after $before of the same series");
 	$session->sql('call bench.empty_storage()');
 	$session->sql("call bench.fill_minutes('$day', $before)");
 	$session->sql('vacuum analyze meshhook_metrics.rollup_1m');
-	$session->sql('checkpoint');
-	for my $round (0 .. $closed)
+	my $minute = $before;
+	my $close = sub {
+		my $time = "'$day'::timestamptz + interval '1 minute' *";
+		$session->sql("call bench.flush_minute($time $minute)");
+		$minute++;
+		return timed($session, "select meshhook_metrics.close_minutes($time $minute)");
+	};
+	my $close_after_checkpoint = sub {
+		my ($compression) = @_;
+		$session->sql("set wal_compression = $compression");
+		$session->sql('checkpoint');
+		return $close->();
+	};
+	my $compressed = $close_after_checkpoint->('on');
+	my $after_checkpoint = $close_after_checkpoint->('off');
+	$session->sql('select meshhook_metrics.rollup()');
+	for my $round (1 .. $closed)
 	{
-		my $minute = $session->sql("select '$day'::timestamptz + interval '@{[$before + $round]} minutes'");
-		my $now = $session->sql("select '$minute'::timestamptz + interval '1 minute'");
-		$session->sql("call bench.flush_minute('$minute')");
-		my $closing = timed($session, "select meshhook_metrics.close_minutes('$now')");
-		if ($round == 0)
-		{
-			$after_checkpoint = $closing;
-			$session->sql('select meshhook_metrics.rollup()');
-			next;
-		}
-		push @closings, $closing;
-		push @rollups, timed($session, 'select meshhook_metrics.rollup()') if $round % 5 == 0;
+		push @closings, $close->();
+		push @rollups, timed($session, 'select meshhook_metrics.rollup()') if $minute % 5 == 0;
 	}
 
 	my $group = 'closing a minute of twelve flushes of 10,000 series';
@@ -105,7 +110,9 @@ sub minutes
 	$report->add($group, '... per changed series and flush', 'bytes', $wal_of->(SERIES * FLUSHES, @closings));
 	$report->add($group, 'the first one after a checkpoint, WAL per minute row', 'bytes',
 		$wal_of->(SERIES, $after_checkpoint));
+	$report->add($group, '... with wal_compression', 'bytes', $wal_of->(SERIES, $compressed));
 	$report->add($group, 'rollup() of five minutes of them', 'ms', each_round('clock', \@rollups));
+	$report->add($group, '... WAL per row of five minutes', 'bytes', $wal_of->(SERIES, @rollups));
 }
 
 # A day of minutes rolled up to hours, and the same hours from the events that the

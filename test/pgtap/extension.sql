@@ -37,16 +37,31 @@ select is_empty(
 	$$ select oid::regprocedure from pg_proc where pronamespace = 'meshhook_metrics'::regnamespace and prosecdef $$,
 	'no function is SECURITY DEFINER');
 select is_empty(
-	$$ select oid::regprocedure from pg_proc where pronamespace = 'meshhook_metrics'::regnamespace and proconfig is not null $$,
-	'none brings settings');
+	$$ select p.oid::regprocedure
+	from pg_proc p
+	join pg_language l on l.oid = p.prolang
+	where p.pronamespace = 'meshhook_metrics'::regnamespace
+		and l.lanname = 'c'
+		and p.proconfig is not null $$,
+	'those in C bring no settings');
 select is_empty(
 	$$ select p.oid::regprocedure
 	from pg_proc p
 	join pg_language l on l.oid = p.prolang
 	where p.pronamespace = 'meshhook_metrics'::regnamespace
 		and p.prokind = 'f'
+		and l.lanname in ('sql', 'plpgsql')
+		and not coalesce(p.proconfig && array['search_path=""', 'search_path=pg_catalog, pg_temp'], false) $$,
+	'those in SQL bring a search_path that nobody else can write to');
+select is_empty(
+	$$ select p.oid::regprocedure
+	from pg_proc p
+	join pg_language l on l.oid = p.prolang
+	where p.pronamespace = 'meshhook_metrics'::regnamespace
+		and p.prokind = 'f'
+		and l.lanname not in ('sql', 'plpgsql')
 		and (l.lanname <> 'c' or p.probin <> '$libdir/meshhook_metrics' or p.prosrc !~ '^mhm_') $$,
-	'all are of the library');
+	'all others are of the library');
 
 -- Dropped, it leaves nothing but the schema; created again, it is whole
 select lives_ok('drop extension meshhook_metrics', 'it can be dropped');

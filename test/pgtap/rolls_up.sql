@@ -202,8 +202,10 @@ select lives_ok('select meshhook_metrics.rollup()', 'it has nowhere to go');
 select is_empty($$ (select * from before where "table" <> 'rollup_5m') except table after $$, 'and replaces nothing');
 
 -- What it notes its progress in is lost
-delete from meshhook_metrics.rollup_state where target = '1h';
-select throws_ok('select meshhook_metrics.rollup()', '55000', 'meshhook_metrics.rollup_state has lost its row 1h', 'a lost row is an error');
+delete from meshhook_metrics.rollup_state where target = '1d';
+select throws_ok('select meshhook_metrics.rollup()', '55000', 'meshhook_metrics.rollup_state has lost its row 1d', 'a lost row is an error');
+delete from meshhook_metrics.rollup_state where target = '1m';
+select throws_ok('select meshhook_metrics.rollup()', '55000', 'meshhook_metrics.rollup_state has lost its row 1m', 'that of a source, too');
 drop table meshhook_metrics.rollup_state;
 select throws_ok('select meshhook_metrics.rollup()', '55000', 'the tables of meshhook_metrics are not installed in this database', 'a lost table, too');
 

@@ -144,18 +144,23 @@ sub times_slept
 	  slurp_file("/proc/$pid/status") =~ /^voluntary_ctxt_switches:\s*(\d+)/m ? $1 : undef;
 }
 
-# Sessions that are in the middle of recording when they are told to end go on
-# for a sample or two; the worker waits for them
-sub quit_slowly
+# A session that is in the middle of a row when it is told to end records what is
+# left of that row; the worker waits for it
 {
+	my $load = start_recording($node, 'fast');
 	my $worker = worker_pid($node);
-	my @recording = split /\n/, $node->safe_psql('postgres', $recording_sessions);
-	my ($stopping, $slept);
+	my $slow = session($node);
+	my ($slow_pid, $stopping, $slept);
 
-	kill 'STOP', @recording;
-	await_stopped($_) for @recording;
+	await_samples($node, $load);
+	$slow_pid = $slow->query_safe('select pg_backend_pid()');
+	$slow->query_until(qr/^stopping$/m, <<'SQL');
+\echo stopping
+select mhm_probe.stop(), meshhook_metrics.inc('late_total', 4);
+SQL
+	await_stopped($slow_pid);
 	$stopping = IPC::Run::start([ 'pg_ctl', '-D', $node->data_dir, '-m', 'fast', 'stop' ], '>', '/dev/null');
-	await(sub { has_signal($recording[0], SIGTERM) }, 'the signal to end');
+	await(sub { has_signal($slow_pid, SIGTERM) }, 'the signal to end');
 	$slept = times_slept($worker);
 	await(
 		sub {
@@ -164,18 +169,11 @@ sub quit_slowly
 			return !defined $now || $now > $slept + 20;
 		},
 		'the worker to wait or to end');
-	kill 'CONT', @recording;
+	kill 'CONT', $slow_pid;
 	IPC::Run::finish($stopping) or die 'the server does not stop';
 	$node->stop('fast', fail_ok => 1);
-	return;
-}
-
-{
-	my $load = start_recording($node, 'fast');
-
-	await_samples($node, $load);
-	quit_slowly();
 	stored_without_worker_ok('fast', end_recording($load), 'a fast shutdown under load');
+	is(stored_total($node, 'late_total'), '1|4', 'a fast shutdown under load: the slow one\'s sample is stored');
 }
 
 # The one who ends the others is the last to record, and to leave

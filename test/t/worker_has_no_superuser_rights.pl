@@ -141,7 +141,9 @@ begin
 	return true;
 end
 \$\$;
+-- Whoever it runs as can say so
 grant usage on schema attack to public;
+grant all on all tables in schema attack to public;
 SQL
 
 my $rounds = 0;
@@ -400,7 +402,6 @@ SQL
 # Functions and operators of the names that the worker and the functions it calls use,
 # where anybody may create, in front of the path as far as the owner can have it so
 $node->safe_psql('postgres', 'grant create on schema public to bystander; grant usage on schema attack to bystander; alter database postgres set search_path = public, attack, pg_catalog');
-keep('grant create on schema attack to bystander; grant all on all tables in schema attack to bystander');
 $node->safe_psql('postgres', <<'SQL', extra_params => [ '-U', 'bystander' ]);
 create function public.note(what text) returns boolean
 language plpgsql as $$

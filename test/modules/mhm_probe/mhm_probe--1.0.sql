@@ -68,3 +68,11 @@ language c strict;
 
 comment on function mhm_probe.die_at(regprocedure, text[], integer) is
 'Forks a process that calls a function of the extension and gets SIGKILL in front of its n-th instruction; then recovers the region as the server does after a crash. Null when the process was killed, else how many instructions the call took. With 0 the process just calls. No other session may be using the region.';
+
+create function mhm_probe.stop()
+returns void
+as 'MODULE_PATHNAME', 'mhm_probe_stop'
+language c strict;
+
+comment on function mhm_probe.stop() is
+'Stops the session''s process by SIGSTOP. It goes on with the same row by SIGCONT, whatever signals it has got meanwhile.';

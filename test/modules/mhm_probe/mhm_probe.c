@@ -40,6 +40,7 @@ PG_FUNCTION_INFO_V1(mhm_probe_flush);
 PG_FUNCTION_INFO_V1(mhm_probe_age);
 PG_FUNCTION_INFO_V1(mhm_probe_retire_idle);
 PG_FUNCTION_INFO_V1(mhm_probe_die_at);
+PG_FUNCTION_INFO_V1(mhm_probe_stop);
 
 PGDLLEXPORT void _PG_init(void);
 
@@ -268,6 +269,13 @@ mhm_probe_retire_idle(PG_FUNCTION_ARGS)
 {
 	require_region();
 	PG_RETURN_INT32((int32) mhm_registry_retire_idle(PG_GETARG_TIMESTAMPTZ(0)));
+}
+
+Datum
+mhm_probe_stop(PG_FUNCTION_ARGS)
+{
+	kill(MyProcPid, SIGSTOP);
+	PG_RETURN_VOID();
 }
 
 #ifdef __x86_64__
