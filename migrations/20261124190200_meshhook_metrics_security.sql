@@ -117,6 +117,8 @@ declare
 		else 'public'
 	end;
 begin
+	-- In the order of the flush worker, so that nobody waits in a circle
+	lock table meshhook_metrics.flush_state, meshhook_metrics.rollup_state in access exclusive mode;
 	for policy in
 		select s.storage, s.name, s.shown
 		from (
@@ -138,91 +140,6 @@ begin
 	loop
 		execute pg_catalog.format('create policy %I on meshhook_metrics.%I for select to %s using (%s)',
 			policy.name, policy.storage, readers, policy.shown);
-	end loop;
-end
-$$;
-
--- The worker writes as the owner of the tables, who should not be a superuser. So
--- what a superuser has made, or made again, goes to whom the other tables belong, or
--- the schema.
-do $$
-declare
-	keeper name;
-	own_storage text[] := array[
-		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings'];
-	own_functions text[] := array['labels_digest', 'check_settings', 'tenant_ids'];
-	strange text;
-begin
-	select owners.name
-	into keeper
-	from (
-		select r.rolname as name, r.rolsuper, c.oid::bigint as age
-		from pg_catalog.pg_class c
-		join pg_catalog.pg_roles r
-			on r.oid = c.relowner
-		where c.relnamespace = 'meshhook_metrics'::pg_catalog.regnamespace
-			and c.relname = any (own_storage)
-		union all
-		select r.rolname, r.rolsuper, 'infinity'::double precision
-		from pg_catalog.pg_namespace n
-		join pg_catalog.pg_roles r
-			on r.oid = n.nspowner
-		where n.nspname = 'meshhook_metrics') owners
-	where not owners.rolsuper
-	order by owners.age
-	limit 1;
-	if keeper is null or not pg_catalog.pg_has_role(keeper, 'member') then
-		return;
-	end if;
-
-	for strange in
-		select pg_catalog.format('table %s', c.oid::pg_catalog.regclass)
-		from pg_catalog.pg_class c
-		where c.relnamespace = 'meshhook_metrics'::pg_catalog.regnamespace
-			and (
-				c.relname = any (own_storage)
-				or c.relname in (
-					select l.leaf
-					from meshhook_metrics.rollup_targets() t
-					cross join lateral meshhook_metrics.leaves(t.target) l))
-			and pg_catalog.pg_get_userbyid(c.relowner) <> keeper
-		union all
-		select pg_catalog.format('function %s', p.oid::pg_catalog.regprocedure)
-		from pg_catalog.pg_proc p
-		where p.pronamespace = 'meshhook_metrics'::pg_catalog.regnamespace
-			and p.proname = any (own_functions)
-			and pg_catalog.pg_get_userbyid(p.proowner) <> keeper
-	loop
-		execute pg_catalog.format('alter %s owner to %I', strange, keeper);
-	end loop;
-end
-$$;
-
--- Policies: one a table that tenants may read, none on the others
-do $$
-declare
-	storage text;
-	readers text := case
-		when exists (select from pg_catalog.pg_roles where rolname = 'authenticated') then 'authenticated'
-		else 'public'
-	end;
-begin
-	-- In the order of the flush worker, so that nobody waits in a circle
-	lock table meshhook_metrics.flush_state, meshhook_metrics.rollup_state in access exclusive mode;
-	foreach storage in array array[
-		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings']
-	loop
-		execute pg_catalog.format('alter table meshhook_metrics.%I enable row level security', storage);
-		if storage not in ('rollup_state', 'flush_state', 'settings') and not exists (
-			select
-			from pg_catalog.pg_policy p
-			where p.polrelid = pg_catalog.format('meshhook_metrics.%I', storage)::pg_catalog.regclass
-				and p.polname = 'tenants_read_their_own')
-		then
-			execute pg_catalog.format(
-				'create policy tenants_read_their_own on meshhook_metrics.%I for select to %s '
-				'using (tenant_id in (select meshhook_metrics.tenant_ids()))', storage, readers);
-		end if;
 	end loop;
 end
 $$;

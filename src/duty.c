@@ -28,7 +28,34 @@
 
 volatile sig_atomic_t mhm_duty_cancellable = false;
 
+/* Code of the tables' owner may catch that it is cancelled; for so long */
+#define UNHEEDED_MS				5000
+#define LOOK_AFTER_DUTY_MS		1000
+
 static Duty *first_duty = NULL;
+static TimeoutId look_after_duty = MAX_TIMEOUTS;
+static volatile TimestampTz cancelled_at;	/* 0 while it is not */
+static volatile TimestampTz duty_ends_at;
+
+/*
+ * Each second of a duty, in a signal handler: what has been cancelled, and goes on,
+ * ends with the process.  Its flush is settled by the next one.
+ */
+static void
+end_if_unheeded(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!ShutdownRequestPending && now < duty_ends_at)
+		return;
+	if (cancelled_at == 0)
+		cancelled_at = now;
+	else if (now - cancelled_at >= UNHEEDED_MS * INT64CONST(1000))
+	{
+		ProcDiePending = true;
+		InterruptPending = true;
+	}
+}
 
 /* The duty that is added last is the least */
 void
@@ -142,6 +169,13 @@ mhm_duty_attempt(Duty *duty)
 		mhm_duty_cancellable = true;
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
+		if (look_after_duty == MAX_TIMEOUTS)
+			look_after_duty = RegisterTimeout(USER_TIMEOUT, end_if_unheeded);
+		cancelled_at = 0;
+		duty_ends_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), duty->timeout_ms);
+		enable_timeout_every(look_after_duty,
+							 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOK_AFTER_DUTY_MS),
+							 LOOK_AFTER_DUTY_MS);
 		enable_timeout_after(STATEMENT_TIMEOUT, duty->timeout_ms);
 		pgstat_report_activity(STATE_RUNNING, duty->what);
 		duty->perform();

@@ -179,7 +179,7 @@ static uint32
 find_ids(MhmFlush *flush, uint32 *unknown)
 {
 	static const char query[] =
-		"select w.number, s.id, s.kind <> w.kind "
+		"select w.number, s.id::bigint, s.kind::text <> w.kind "
 		WANTED_AND_FOUND;
 	Tuplestorestate *rows = offer_wanted(flush, *unknown);
 	uint32		of_another_kind = 0;
@@ -193,6 +193,11 @@ find_ids(MhmFlush *flush, uint32 *unknown)
 		int32		number = DatumGetInt32(SPI_getbinval(tuple, columns, 1, &is_null));
 
 		flush->changes[number].id = DatumGetInt64(SPI_getbinval(tuple, columns, 2, &is_null));
+		if (is_null)
+			ereport(ERROR,
+					errcode(ERRCODE_NOT_NULL_VIOLATION),
+					errmsg("a series in table meshhook_metrics.series has no id"),
+					errhint("Apply the migrations again."));
 		of_another_kind += DatumGetBool(SPI_getbinval(tuple, columns, 3, &is_null));
 	}
 	*unknown -= (uint32) SPI_processed;

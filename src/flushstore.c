@@ -237,12 +237,13 @@ void
 mhm_store_read_state(uint64 region_id, MhmStoredState *state)
 {
 	static const char query[] =
-		"select s.tick, s.at, (select max(f.tick) from meshhook_metrics.flush_state f) "
+		"select s.tick::bigint, s.at::timestamptz, (select max(f.tick::bigint) from meshhook_metrics.flush_state f) "
 		"from (values (1)) one (row) "
 		"left join meshhook_metrics.flush_state s on s.region_id = $1";
 	Oid			types[] = {INT8OID};
 	Datum		values[] = {Int64GetDatum((int64) region_id)};
 	Datum		tick;
+	Datum		at;
 	bool		is_null;
 
 	mhm_store_check(SPI_execute_with_args(query, 1, types, values, NULL, true, 1), query);
@@ -252,8 +253,8 @@ mhm_store_read_state(uint64 region_id, MhmStoredState *state)
 	{
 		state->found = true;
 		state->tick = (uint64) DatumGetInt64(tick);
-		state->at = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
-													  SPI_tuptable->tupdesc, 2, &is_null));
+		at = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &is_null);
+		state->at = is_null ? 0 : DatumGetTimestampTz(at);
 	}
 	tick = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3, &is_null);
 	if (!is_null)
@@ -429,7 +430,7 @@ put_live_row(Tuplestorestate *rows, TupleDesc columns, const Place *places, int 
 	tuplestore_putvalues(rows, columns, values, nulls);
 }
 
-static void
+static uint64
 put_live_rows(Tuplestorestate *rows, TupleDesc columns, const MhmFlush *flush)
 {
 	Place	   *places = place_changes(flush);
@@ -438,6 +439,7 @@ put_live_rows(Tuplestorestate *rows, TupleDesc columns, const MhmFlush *flush)
 													  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext before = MemoryContextSwitchTo(row_context);
 	uint32		first = 0;
+	uint64		put = 0;
 
 	for (uint32 i = 1; i <= flush->changes_count; i++)
 	{
@@ -447,9 +449,11 @@ put_live_rows(Tuplestorestate *rows, TupleDesc columns, const MhmFlush *flush)
 		put_live_row(rows, columns, &places[first], (int) (i - first));
 		MemoryContextReset(row_context);
 		first = i;
+		put++;
 	}
 	MemoryContextSwitchTo(before);
 	MemoryContextDelete(row_context);
+	return put;
 }
 
 /* The rows of a flush, whose series have ids */
@@ -460,9 +464,10 @@ mhm_store_write_live(const MhmFlush *flush)
 	Datum		values[2];
 	TupleDesc	columns = live_columns();
 	Tuplestorestate *rows;
+	uint64		put;
 
 	rows = mhm_store_offer_rows("flushed", columns, flush->changes_count / 100 + 1);
-	put_live_rows(rows, columns, flush);
+	put = put_live_rows(rows, columns, flush);
 	values[0] = TimestampTzGetDatum(flush->at);
 	values[1] = Float8GetDatum(flush->seconds);
 	execute_plan(&plan_live,
@@ -471,6 +476,12 @@ mhm_store_write_live(const MhmFlush *flush)
 				 "select f.tenant_id, $1, $2, f.series_id, f.count, f.sum, f.min, f.max, f.last, f.histogram "
 				 "from flushed f",
 				 2, types, values, NULL);
+	if (SPI_processed != put)
+		ereport(ERROR,
+				errcode(ERRCODE_DATA_EXCEPTION),
+				errmsg("table meshhook_metrics.live took " UINT64_FORMAT " of " UINT64_FORMAT " rows",
+					   (uint64) SPI_processed, put),
+				errhint("Look for a trigger or a rule on the table."));
 	mhm_store_withdraw_rows("flushed", rows);
 }
 
@@ -489,12 +500,13 @@ void
 mhm_store_read_quotas(void)
 {
 	static const char query[] =
-		"select s.tenant_id, s.value "
+		"select s.tenant_id::uuid, s.value::text::integer "
 		"from meshhook_metrics.settings s "
-		"where s.name = 'max_series' and s.value ~ '^[0-9]{1,9}$' "
+		"where s.name = 'max_series' and s.tenant_id is not null and s.value::text ~ '^[0-9]{1,9}$' "
 		"limit " CppAsString2(MHM_MAX_QUOTAS);
 	MhmQuota   *quotas;
 	uint32		count;
+	uint32		known = 0;
 
 	execute_plan(&plan_quotas, query, 0, NULL, NULL, NULL);
 	count = (uint32) SPI_processed;
@@ -502,11 +514,18 @@ mhm_store_read_quotas(void)
 	for (uint32 i = 0; i < count; i++)
 	{
 		HeapTuple	tuple = SPI_tuptable->vals[i];
-		bool		is_null;
+		bool		tenant_is_null;
+		bool		series_is_null;
+		Datum		tenant = SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &tenant_is_null);
+		Datum		series = SPI_getbinval(tuple, SPI_tuptable->tupdesc, 2, &series_is_null);
 
-		quotas[i].tenant = *DatumGetUUIDP(SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &is_null));
-		quotas[i].series = (uint32) atoi(SPI_getvalue(tuple, SPI_tuptable->tupdesc, 2));
+		/* Whatever has become of the table */
+		if (tenant_is_null || series_is_null)
+			continue;
+		quotas[known].tenant = *DatumGetUUIDP(tenant);
+		quotas[known].series = (uint32) DatumGetInt32(series);
+		known++;
 	}
-	mhm_quotas_replace(quotas, count);
+	mhm_quotas_replace(quotas, known);
 	SPI_freetuptable(SPI_tuptable);
 }

@@ -25,11 +25,7 @@ use constant BUCKETS => 30_000;
 
 use constant TENANT => q{'11111111-1111-4111-8111-000000000001'};
 
-sub size
-{
-	my ($name) = @_;
-	return SIZES->{$name}[Run::is_quick() ? 1 : 0];
-}
+sub size { return Run::size(SIZES, @_) }
 
 # Change all series and flush them, in a minute that the worker has begun; what
 # happened at the end of a minute does not count

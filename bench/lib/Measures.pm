@@ -39,11 +39,7 @@ use constant UNDISTURBED => 0.95;
 use constant TENANT => q{'11111111-1111-4111-8111-111111111111'};
 use constant LABELS => q{'{"queue": "webhooks", "status": "ok"}'};
 
-sub size
-{
-	my ($name) = @_;
-	return SIZES->{$name}[Run::is_quick() ? 1 : 0];
-}
+sub size { return Run::size(SIZES, @_) }
 
 sub new_session
 {

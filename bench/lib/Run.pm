@@ -19,7 +19,12 @@ END { my $status = $?; Cluster::stop_all(); $? = $status }
 
 my $quick = grep { $_ eq '--quick' } @ARGV;
 
-sub is_quick { return $quick }
+# One of some sizes, which are [full, quick]
+sub size
+{
+	my ($sizes, $name) = @_;
+	return $sizes->{$name}[$quick ? 1 : 0];
+}
 
 # bench($name, $measure): $measure gets the report, and a hash for the versions of
 # what takes part

@@ -231,20 +231,6 @@ begin
 end
 $$;
 
--- The same hours from the minutes in one step, which rollup() takes in two
-create procedure bench.group_minutes()
-language plpgsql as $$
-begin
-    set local work_mem = '64MB';
-    create temp table minutes_hours (like meshhook_metrics.rollup_1h) on commit drop;
-    insert into minutes_hours (tenant_id, series_id, bucket, count, sum, min, max, histogram)
-    select r.tenant_id, r.series_id, date_trunc('hour', r.bucket), sum(r.count), sum(r.sum), min(r.min), max(r.max),
-           meshhook_metrics.histogram_merge(r.histogram)
-    from meshhook_metrics.rollup_1m r
-    group by 1, 2, 3;
-end
-$$;
-
 -- How many hours of both agree in what is exact, and how far off p50, p95 and p99
 -- are at most
 create function bench.compare_hours(out agreeing bigint, out hours bigint, out worst float8)
