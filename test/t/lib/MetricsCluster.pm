@@ -187,14 +187,14 @@ sub everything
 	return $node->safe_psql($database // 'postgres', $EVERYTHING);
 }
 
-# prometheus() in a form that does not depend on the places of series, nor on
+# prometheus() in a form that does not depend on the places of series, on flushes nor on
 # the size of the region
 sub exposition
 {
 	my ($node) = @_;
 	my $text = $node->safe_psql('postgres', 'select meshhook_metrics.prometheus()');
 
-	return join "\n", sort grep { !/^meshhook_metrics_(\w+_limit|shared_memory_bytes) / } split /\n/, $text;
+	return join "\n", sort grep { !/^meshhook_metrics_(\w+_limit|shared_memory_bytes|flush\w*|last_flush\w+) / } split /\n/, $text;
 }
 
 # "calls|sum" over all series of a metric, overflow included
