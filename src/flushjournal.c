@@ -201,7 +201,9 @@ read_journal(uint64 region_id, uint64 tick, JournalHeader *header)
  * The series that an entry is about, or MHM_NONE when it is gone.  While series
  * keep their numbers the generation tells.  Where they were moved since, by a
  * restart, a series of the same key is it, unless it was begun anew after
- * having been reset: then it holds less than what is stored of the old one.
+ * having been reset: then it holds less than what is stored of the old one.  (One
+ * that was reset in between, and got as many samples again before the restart, is
+ * taken for the old one.)
  */
 static uint32
 series_of_entry(const JournalEntry *entry, const char *metric, const char *labels)

@@ -14,7 +14,7 @@ chomp($include, $libraries);
 my $folder = File::Temp->newdir('accumulatorsXXXXXX', TMPDIR => 1);
 
 $ENV{MHM_LONG} = 1;
-for my $source (sort glob("$FindBin::RealBin/../unit/{accumulate,registry}_*.c"))
+for my $source (sort glob("$FindBin::RealBin/../unit/{accumulate,registry,totals}_*.c"))
 {
 	my ($name) = $source =~ m{([^/]+)\.c$};
 	my $program = "$folder/$name";
