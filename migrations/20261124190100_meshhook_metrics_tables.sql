@@ -65,6 +65,10 @@ create table if not exists meshhook_metrics.live (
 create index if not exists live_tenant
 on meshhook_metrics.live (tenant_id, id);
 
+-- Alert rules look at the beginning of their windows
+create index if not exists live_tenant_at
+on meshhook_metrics.live (tenant_id, at);
+
 comment on table meshhook_metrics.live is
 'What each flush brought: a row for a tenant, or several where it has many series, with arrays over the series that changed. A row is about the seconds before "at".
 count and sum are what was added; min, max and histogram are of these seconds, last is a gauge''s value at their end. An array without any value is null. Deleted soon after it is in rollup_1m (setting retention_live).';
@@ -261,8 +265,8 @@ create table if not exists meshhook_metrics.settings (
 );
 
 comment on table meshhook_metrics.settings is
-'How long data is kept and how many series a tenant may have; a default holds where there is no row.
-retention_live (15 minutes; from 2 minutes to 1 hour), retention_1m (7 days; from 1 day), retention_5m (30 days; from 2 days), retention_1h (400 days; from 2 days), retention_1d (10 years; from 7 days): an interval, for all tenants. max_series: a whole number, for the tenant in tenant_id; without a row the setting meshhook_metrics.max_series_per_tenant holds.';
+'How long data is kept, and how many series and alert rules a tenant may have; a default holds where there is no row.
+retention_live (15 minutes; from 2 minutes to 1 hour), retention_1m (7 days; from 1 day), retention_5m (30 days; from 2 days), retention_1h (400 days; from 2 days), retention_1d (10 years; from 7 days), retention_events (of alert_events, 90 days; from 1 day), retention_notifications (7 days; from 1 day): an interval, for all tenants. max_series, max_alert_rules: a whole number, for the tenant in tenant_id; without a row the setting meshhook_metrics.max_series_per_tenant holds, and 100.';
 
 create or replace function meshhook_metrics.check_settings()
 returns trigger
@@ -273,12 +277,13 @@ declare
 	allowed record;
 	duration interval;
 begin
-	if new.name = 'max_series' then
+	if new.name in ('max_series', 'max_alert_rules') then
 		if new.value !~ '^[0-9]{1,9}$' then
-			raise exception 'max_series cannot be "%"', new.value
+			raise exception '% cannot be "%"', new.name, new.value
 				using
 					errcode = 'invalid_parameter_value',
-					hint = 'It is a whole number from 0 to 999999999: how many series the tenant may have.';
+					hint = pg_catalog.format('It is a whole number from 0 to 999999999: how many %s the tenant may have.',
+						case new.name when 'max_series' then 'series' else 'alert rules' end);
 		end if;
 		return new;
 	end if;
@@ -291,14 +296,16 @@ begin
 			('retention_1m', interval '1 day', interval '1000 years', '1 day to 1000 years'),
 			('retention_5m', interval '2 days', interval '1000 years', '2 days to 1000 years'),
 			('retention_1h', interval '2 days', interval '1000 years', '2 days to 1000 years'),
-			('retention_1d', interval '7 days', interval '1000 years', '7 days to 1000 years')
+			('retention_1d', interval '7 days', interval '1000 years', '7 days to 1000 years'),
+			('retention_events', interval '1 day', interval '1000 years', '1 day to 1000 years'),
+			('retention_notifications', interval '1 day', interval '1000 years', '1 day to 1000 years')
 	) limits (name, shortest, longest, range)
 	where limits.name = new.name;
 	if not found then
 		raise exception 'there is no setting "%"', new.name
 			using
 				errcode = 'invalid_parameter_value',
-				hint = 'The settings are retention_live, retention_1m, retention_5m, retention_1h, retention_1d and max_series.';
+				hint = 'The settings are retention_live, retention_1m, retention_5m, retention_1h, retention_1d, retention_events, retention_notifications, max_series and max_alert_rules.';
 	end if;
 
 	if new.tenant_id <> '00000000-0000-0000-0000-000000000000' then

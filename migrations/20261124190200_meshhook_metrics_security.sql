@@ -57,8 +57,11 @@ do $$
 declare
 	keeper name;
 	own_storage text[] := array[
-		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings'];
-	own_functions text[] := array['labels_digest', 'check_settings', 'tenant_ids'];
+		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings',
+		'alert_state', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications'];
+	own_functions text[] := array[
+		'labels_digest', 'check_settings', 'tenant_ids',
+		'check_alert_rule', 'check_alert_annotations', 'check_alert_receiver', 'count_alert_rules'];
 	strange text;
 begin
 	select owners.name
@@ -106,7 +109,7 @@ begin
 end
 $$;
 
--- Policies. A tenant's rows are its own; how far the rollups and flushes are is about
+-- Policies. A tenant's rows are its own, and its rules are its users' to write; how far the rollups and flushes are is about
 -- nobody in particular, and query_range() has to know. Settings show themselves to
 -- nobody.
 do $$
@@ -118,11 +121,13 @@ declare
 	end;
 begin
 	-- In the order of the flush worker, so that nobody waits in a circle
-	lock table meshhook_metrics.flush_state, meshhook_metrics.rollup_state in access exclusive mode;
+	lock table meshhook_metrics.flush_state, meshhook_metrics.rollup_state, meshhook_metrics.alert_state in access exclusive mode;
 	for policy in
 		select s.storage, s.name, s.shown
 		from (
 			values
+				('alerts', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
+				('alert_events', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
 				('series', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
 				('live', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
 				('rollup_1m', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
@@ -141,6 +146,19 @@ begin
 		execute pg_catalog.format('create policy %I on meshhook_metrics.%I for select to %s using (%s)',
 			policy.name, policy.storage, readers, policy.shown);
 	end loop;
+
+	if not exists (
+		select
+		from pg_catalog.pg_policy p
+		where p.polrelid = 'meshhook_metrics.alert_rules'::pg_catalog.regclass
+			and p.polname = 'tenants_manage_their_own')
+	then
+		execute pg_catalog.format(
+			'create policy tenants_manage_their_own on meshhook_metrics.alert_rules for all to %s '
+			'using (tenant_id in (select meshhook_metrics.tenant_ids())) '
+			'with check (tenant_id in (select meshhook_metrics.tenant_ids()))',
+			readers);
+	end if;
 end
 $$;
 
@@ -152,8 +170,16 @@ declare
 	storage text;
 	api_role name;
 	tables text[] := array[
-		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings'];
-	for_tenants text[] := array['series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state'];
+		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings',
+		'alert_state', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications'];
+	for_tenants text[] := array[
+		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state',
+		'alert_rules', 'alerts', 'alert_events'];
+	-- The rest of a rule is the server's: times, errors
+	written_by_people constant text :=
+		'id, tenant_id, name, metric, labels, aggregate, denominator_metric, denominator_labels, denominator_min, group_by, comparison, threshold, '
+		'recovery_threshold, time_window, for_duration, keep_firing_for, no_data, no_data_for, severity, annotations, '
+		'repeat_interval, enabled, silenced_until';
 	api_roles name[] := array(
 		select r.rolname
 		from pg_catalog.pg_roles r
@@ -186,10 +212,18 @@ begin
 			elsif api_role = 'authenticated' and storage = 'flush_state' then
 				grant select (at) on meshhook_metrics.flush_state to authenticated;
 			end if;
+			if api_role <> 'anon' and storage = 'alert_rules' then
+				execute pg_catalog.format('grant insert (%1$s), update (%1$s), delete on meshhook_metrics.alert_rules to %2$I',
+					written_by_people, api_role);
+			elsif api_role = 'service_role' and storage = 'alert_receivers' then
+				grant insert, update, delete on meshhook_metrics.alert_receivers to service_role;
+			elsif api_role = 'service_role' and storage = 'alert_notifications' then
+				grant update (attempts, next_attempt_at, last_error, delivered_at, dead_at) on meshhook_metrics.alert_notifications to service_role;
+			end if;
 		end loop;
 	end loop;
 
-	foreach storage in array array['series', 'live'] loop
+	foreach storage in array array['series', 'live', 'alert_events', 'alert_notifications'] loop
 		execute pg_catalog.format('revoke all on sequence %s from public',
 			pg_catalog.pg_get_serial_sequence('meshhook_metrics.' || storage, 'id'));
 		foreach api_role in array api_roles loop
@@ -200,7 +234,7 @@ begin
 end
 $$;
 
--- Grants on functions: those of the extension, and the three of the migrations
+-- Grants on functions: those of the extension, and those of the migrations
 do $$
 declare
 	routine record;
@@ -208,7 +242,7 @@ declare
 	refused bigint := 0;
 	recording text[] := array[
 		'inc', 'gauge_set', 'gauge_add', 'observe', 'observe_since', 'record', 'describe',
-		'snapshot', 'status', 'prometheus', 'flush'];
+		'snapshot', 'status', 'prometheus', 'flush', 'claim_notifications', 'finish_notification'];
 begin
 	for routine in
 		select
@@ -221,7 +255,9 @@ begin
 		where p.pronamespace = 'meshhook_metrics'::pg_catalog.regnamespace
 			and live.oid = 'meshhook_metrics.live'::pg_catalog.regclass
 			and (
-				p.proname in ('labels_digest', 'check_settings', 'tenant_ids')
+				p.proname in (
+					'labels_digest', 'check_settings', 'tenant_ids',
+					'check_alert_rule', 'check_alert_annotations', 'check_alert_receiver', 'count_alert_rules')
 				or exists (
 					select
 					from pg_catalog.pg_depend d
@@ -249,7 +285,7 @@ begin
 			where r.rolname in ('anon', 'authenticated', 'service_role')
 		loop
 			execute pg_catalog.format('revoke execute on routine %s from %I', routine.signature, api_role);
-			if api_role <> 'anon' and routine.name ~ '^(histogram|query_range|tenant_ids$)'
+			if api_role <> 'anon' and routine.name ~ '^(histogram|query_range|tenant_ids$|check_alert_annotations$)'
 				or api_role = 'service_role' and routine.name = any (recording)
 			then
 				execute pg_catalog.format('grant execute on routine %s to %I', routine.signature, api_role);
@@ -265,21 +301,26 @@ $$;
 
 -- Realtime streams the tables of this publication
 do $$
+declare
+	streamed text;
 begin
-	if exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime')
-		and not exists (
-			select
-			from pg_catalog.pg_publication_tables
-			where pubname = 'supabase_realtime'
-				and schemaname = 'meshhook_metrics'
-				and tablename = 'live')
-	then
+	for streamed in
+		select t.name
+		from pg_catalog.unnest(array['live', 'alert_events']) t (name)
+		where exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime')
+			and not exists (
+				select
+				from pg_catalog.pg_publication_tables
+				where pubname = 'supabase_realtime'
+					and schemaname = 'meshhook_metrics'
+					and tablename = t.name)
+	loop
 		begin
-			alter publication supabase_realtime add table meshhook_metrics.live;
+			execute pg_catalog.format('alter publication supabase_realtime add table meshhook_metrics.%I', streamed);
 		exception when insufficient_privilege then
-			raise notice 'meshhook_metrics.live is not in the publication supabase_realtime, which belongs to another role'
-				using hint = 'As its owner: ALTER PUBLICATION supabase_realtime ADD TABLE meshhook_metrics.live;';
+			raise notice 'meshhook_metrics.% is not in the publication supabase_realtime, which belongs to another role', streamed
+				using hint = pg_catalog.format('As its owner: ALTER PUBLICATION supabase_realtime ADD TABLE meshhook_metrics.%I;', streamed);
 		end;
-	end if;
+	end loop;
 end
 $$;

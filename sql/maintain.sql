@@ -10,6 +10,8 @@ declare
 	setting text;
 	kept interval := case retention.name
 		when 'live' then interval '15 minutes'
+		when 'events' then interval '90 days'
+		when 'notifications' then interval '7 days'
 		else (select t.retention from meshhook_metrics.rollup_targets() t where t.target = retention.name)
 	end;
 begin
@@ -28,14 +30,18 @@ begin
 	return kept;
 exception when data_exception then
 	raise warning 'nothing of % is deleted, because retention_% is "%"',
-		case retention.name when 'live' then 'live' else 'rollup_' || retention.name end, retention.name, setting
+		case
+			when retention.name = 'live' then 'live'
+			when retention.name in ('events', 'notifications') then 'alert_' || retention.name
+			else 'rollup_' || retention.name
+		end, retention.name, setting
 		using hint = 'Correct it in meshhook_metrics.settings.';
 	return null;
 end
 $$;
 
 comment on function meshhook_metrics.retention(text) is
-'How long live, 1m, 5m, 1h or 1d is kept: the setting, or the default where there is none; null, with a warning, where it makes no sense.';
+'How long live, 1m, 5m, 1h, 1d, events or notifications are kept: the setting, or the default where there is none; null, with a warning, where it makes no sense.';
 
 create function meshhook_metrics.maintain()
 returns void
@@ -107,6 +113,18 @@ begin
 			and l.at < pg_catalog.now() - kept;
 	end if;
 
+	-- What is active keeps the event with which it fired
+	if pg_catalog.to_regclass('meshhook_metrics.alert_events') is not null then
+		delete from meshhook_metrics.alert_events e
+		where e.at < pg_catalog.now() - meshhook_metrics.retention('events')
+			and not exists (
+				select
+				from meshhook_metrics.alerts a
+				where a.fired_event_id = e.id);
+		delete from meshhook_metrics.alert_notifications n
+		where n.created_at < pg_catalog.now() - meshhook_metrics.retention('notifications');
+	end if;
+
 	-- Dropping comes last: it locks the whole table until the end of the transaction
 	for part in
 		select t.target, l.leaf, l.upper_bound
@@ -141,7 +159,7 @@ end
 $$;
 
 comment on function meshhook_metrics.maintain() is
-'Rolls up, compacts the indexes of partitions that are complete, creates partitions ahead, and deletes what is older than its retention (settings retention_live, retention_1m, retention_5m, retention_1h, retention_1d) and has been rolled up. What another session has locked for 5 seconds is left for the next run, with a warning.
+'Rolls up, compacts the indexes of partitions that are complete, creates partitions ahead, and deletes what is older than its retention (settings retention_live, retention_1m, retention_5m, retention_1h, retention_1d) and has been rolled up; events and notifications of alerts, too (retention_events, retention_notifications). What another session has locked for 5 seconds is left for the next run, with a warning.
 55000 if the storage is not there or not whole.';
 
 create function meshhook_metrics.scheduled_jobs(

@@ -155,6 +155,21 @@ $$;
 comment on function meshhook_metrics.query_range_filter(jsonb) is
 'Labels to look for as they are stored: numbers and booleans are taken as text. Errors: 22023 for what cannot be labels.';
 
+create function meshhook_metrics.query_range_applies(aggregate text, kind text)
+returns boolean
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+	select case kind
+		when 'counter' then aggregate in ('increase', 'rate', 'avg', 'count')
+		when 'gauge' then aggregate in ('last', 'avg', 'min', 'max', 'count')
+		else aggregate <> 'last'
+	end
+$$;
+
+comment on function meshhook_metrics.query_range_applies(text, text) is
+'Whether metrics of this kind have this aggregate, which is one that exists.';
+
 create function meshhook_metrics.query_range_aggregate(
 	inout aggregate text,
 	kind text,
@@ -192,12 +207,7 @@ begin
 		when 'gauge' then 'last, avg, min, max and count'
 		else 'increase, rate, avg, min, max, count and quantiles like p95'
 	end;
-	if not (
-		case kind
-			when 'counter' then aggregate in ('increase', 'rate', 'avg', 'count')
-			when 'gauge' then aggregate in ('last', 'avg', 'min', 'max', 'count')
-			else aggregate <> 'last'
-		end)
+	if not meshhook_metrics.query_range_applies(aggregate, kind)
 	then
 		raise exception '"%" is a %, which has no %', metric, kind, aggregate
 			using

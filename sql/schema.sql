@@ -15,11 +15,13 @@ begin
 		and (
 			p.proname operator(pg_catalog.~~) 'histogram%'
 			or p.proname operator(pg_catalog.~~) 'query\_range%'
+			or p.proname operator(pg_catalog.~~) 'alert\_%'
 			or p.proname operator(pg_catalog.=) any (array[
 				'inc', 'gauge_set', 'gauge_add', 'observe', 'observe_since', 'record', 'describe', 'reset',
 				'snapshot', 'status', 'prometheus', 'flush',
 				'rollup', 'maintain', 'schedule', 'unschedule', 'close_minutes', 'rollup_windows', 'rollup_targets',
-				'require_storage', 'leaves', 'create_leaf', 'retention', 'scheduled_jobs', 'scheduled_by_pg_cron']))
+				'require_storage', 'leaves', 'create_leaf', 'retention', 'scheduled_jobs', 'scheduled_by_pg_cron',
+				'evaluate_alerts', 'write_notifications', 'claim_notifications', 'finish_notification', 'send_notifications']))
 	limit 1;
 	if planted is not null then
 		raise exception 'function % is there already, and is not the extension''s', planted

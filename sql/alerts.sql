@@ -1,0 +1,411 @@
+-- Evaluating alert rules: what becomes of each rule and group at one moment.
+--
+-- The states are inactive (no row in alerts), pending, firing, and firing while it
+-- recovers (recovering_since); resolved and inactive are events at the end of a row.
+-- The values come from alert_values(), the telling is notifications.sql's. One
+-- transaction does all of it, and holds the row of alert_state, so evaluations come
+-- one after the other, and no change is lost or told twice.
+--
+-- Rules are read and not locked: somebody who keeps one locked holds nobody up.
+
+create function meshhook_metrics.alert_text(template text, value double precision, threshold double precision, labels jsonb)
+returns text
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+	-- One pass: what a label brings is text, whatever it looks like
+	select string_agg(
+		case
+			when t.token[1] !~ '^\{\{' then t.token[1]
+			when p.name = 'value' then coalesce(n.shown, 'no data')
+			when p.name = 'threshold' then threshold::text
+			when p.name ~ '^labels\.' then coalesce(labels ->> substr(p.name, 8), '')
+			else t.token[1]
+		end, '' order by t.position)
+	from regexp_matches(template, '\{\{\s*[a-zA-Z0-9_.]+\s*\}\}|[^{]+|\{', 'g') with ordinality t (token, position)
+	cross join lateral (select btrim(t.token[1], E'{} \t\r\n') as name) p
+	-- Six digits are enough for people
+	cross join (
+		select
+			case
+				when value = 0 then '0'
+				when abs(value) < 1e-4 or abs(value) >= 1e15 then value::text
+				else trim_scale(round(value::numeric, greatest(0, 5 - floor(log(abs(value)))::integer)))::text
+			end as shown) n
+$$;
+
+comment on function meshhook_metrics.alert_text(text, double precision, double precision, jsonb) is
+'A text of an alert with {{ value }} (six digits; "no data" where there is none), {{ threshold }} and {{ labels.x }} put in; a label that is not there is empty. What is put in is not looked through again.';
+
+create function meshhook_metrics.alert_annotations(
+	annotations jsonb,
+	value double precision,
+	threshold double precision,
+	labels jsonb)
+returns jsonb
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+	select coalesce(
+		jsonb_object_agg(a.key,
+			case
+				when a.value ~ '\{\{' then coalesce(
+					meshhook_metrics.alert_text(a.value, alert_annotations.value, alert_annotations.threshold, alert_annotations.labels), '')
+				else a.value
+			end),
+		'{}')
+	from jsonb_each_text(alert_annotations.annotations) a
+$$;
+
+comment on function meshhook_metrics.alert_annotations(jsonb, double precision, double precision, jsonb) is
+'The annotations of an alert: those of its rule, each with alert_text().';
+
+create function meshhook_metrics.alert_values_apart(at timestamptz, rules uuid[])
+returns table (
+	rule_id uuid,
+	labels jsonb,
+	value double precision,
+	error text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+rows 10000
+as $$
+declare
+	middle constant integer := cardinality(rules) / 2;
+	rule_ids uuid[];
+	groups jsonb[];
+	results double precision[];
+	errors text[];
+begin
+	begin
+		select array_agg(v.rule_id), array_agg(v.labels), array_agg(v.value), array_agg(v.error)
+		into rule_ids, groups, results, errors
+		from meshhook_metrics.alert_values(alert_values_apart.at, alert_values_apart.rules) v;
+		return query
+		select u.*
+		from unnest(rule_ids, groups, results, errors) u;
+		return;
+	-- Of what a rule or its data are the cause; others are everybody's
+	exception when data_exception or data_corrupted then
+		if middle = 0 then
+			return query
+			select rules[1], null::jsonb, null::double precision, sqlerrm;
+			return;
+		end if;
+	end;
+	return query
+	select v.*
+	from meshhook_metrics.alert_values_apart(alert_values_apart.at, rules[:middle]) v
+	union all
+	select v.*
+	from meshhook_metrics.alert_values_apart(alert_values_apart.at, rules[middle + 1:]) v;
+end
+$$;
+
+comment on function meshhook_metrics.alert_values_apart(timestamptz, uuid[]) is
+'As alert_values(), but a rule for which that is an error has a row that says so, and the others have their values: by halves, until the rule is found.';
+
+create function meshhook_metrics.evaluate_alerts(at timestamptz default pg_catalog.now())
+returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set jit = off
+set work_mem = '64MB'
+as $$
+declare
+	-- Rules that failed are tried apart, some at a time, so that they do not cost much
+	failed_at_a_time constant integer := 20;
+	sound uuid[];
+	failed uuid[];
+	rule_ids uuid[];
+	groups jsonb[];
+	results double precision[];
+	errors text[];
+	changes bigint;
+	resolved bigint[];
+	told bigint;
+begin
+	perform meshhook_metrics.require_storage();
+	if at is null or not isfinite(at) then
+		raise exception 'at is %', coalesce(at::text, 'null')
+			using
+				errcode = case when at is null then 'null_value_not_allowed' else 'datetime_field_overflow' end,
+				hint = 'Give the time for which the rules are to be evaluated, or leave it out for now.';
+	end if;
+	if to_regclass('meshhook_metrics.alert_state') is null then
+		raise exception 'the tables of alerting are not installed in this database'
+			using
+				errcode = 'object_not_in_prerequisite_state',
+				hint = 'Apply the migrations that come with the extension again.';
+	end if;
+	perform
+	from meshhook_metrics.alert_state
+	for update;
+	if not found then
+		raise exception 'meshhook_metrics.alert_state has lost its row'
+			using
+				errcode = 'object_not_in_prerequisite_state',
+				hint = 'Apply the migrations again.';
+	end if;
+
+	sound := array(
+		select r.id
+		from meshhook_metrics.alert_rules r
+		where r.enabled
+			and r.last_error is null
+		order by r.tenant_id);
+	failed := array(
+		select r.id
+		from meshhook_metrics.alert_rules r
+		where r.enabled
+			and r.last_error is not null
+		order by r.last_error_at, r.id
+		limit failed_at_a_time);
+	select array_agg(v.rule_id), array_agg(v.labels), array_agg(v.value), array_agg(v.error)
+	into rule_ids, groups, results, errors
+	from (
+		select v.*
+		from meshhook_metrics.alert_values_apart(evaluate_alerts.at, sound) v
+		where cardinality(sound) > 0
+		union all
+		select v.*
+		from unnest(failed) f (id)
+		cross join lateral meshhook_metrics.alert_values_apart(evaluate_alerts.at, array[f.id]) v) v;
+
+	-- Who changes a rule just now keeps it locked; then it is marked the next time
+	update meshhook_metrics.alert_rules r
+	set
+		last_error = e.error,
+		last_error_at = case when e.error is not null then evaluate_alerts.at end
+	from (
+		select l.id, max(v.error) as error
+		from (
+			select l.id
+			from meshhook_metrics.alert_rules l
+			where l.id = any (failed)
+				or l.id in (
+					select v.rule_id
+					from unnest(rule_ids, errors) v (rule_id, error)
+					where v.error is not null)
+			for update skip locked) l
+		join unnest(rule_ids, errors) v (rule_id, error)
+			on v.rule_id = l.id
+		group by l.id) e
+	where r.id = e.id
+		and (e.error is not null or r.last_error is not null);
+
+	with
+		values_found as materialized (
+			select v.*
+			from unnest(rule_ids, groups, results, errors) v (rule_id, labels, value, error)
+		),
+		erring as materialized (
+			select distinct v.rule_id
+			from values_found v
+			where v.error is not null
+		),
+		evaluated as materialized (
+			select distinct v.rule_id
+			from values_found v
+			where v.rule_id not in (select e.rule_id from erring e)
+		),
+		-- What is active, and what may become it
+		observed as materialized (
+			select
+				a as alert,
+				coalesce(v.rule_id, a.rule_id) as rule_id,
+				coalesce(v.labels, a.labels) as labels,
+				v.value,
+				v.rule_id is not null as has_group,
+				r as rule,
+				-- Whether the comparison holds: what fires does so until the recovery threshold
+				v.value > t.threshold and r.comparison in ('>', '>=', '<>')
+					or v.value = t.threshold and r.comparison in ('>=', '=', '<=')
+					or v.value < t.threshold and r.comparison in ('<', '<=', '<>') as holds
+			from (
+				select v.*
+				from values_found v
+				where v.rule_id in (select e.rule_id from evaluated e)) v
+			full join meshhook_metrics.alerts a
+				on a.rule_id = v.rule_id
+				and a.labels = v.labels
+			left join meshhook_metrics.alert_rules r
+				on r.id = coalesce(v.rule_id, a.rule_id)
+			cross join lateral (
+				select
+					case when a.state = 'firing' then coalesce(r.recovery_threshold, r.threshold) else r.threshold end as threshold) t
+		),
+		-- No data counts once it has lasted; until then, and for keep_last, nothing changes
+		judged as materialized (
+			select
+				o.*,
+				d.no_data_since,
+				case
+					when (o.rule).id is null then 'deleted'
+					when not (o.rule).enabled then 'disabled'
+					when not o.has_group and o.rule_id in (select e.rule_id from evaluated e) then 'group_gone'
+					when o.value is null then 'no_data'
+					else 'threshold'
+				end as reason,
+				case
+					when (o.rule).id is null or not (o.rule).enabled then false
+					-- It has not been evaluated this time
+					when not o.has_group and o.rule_id not in (select e.rule_id from evaluated e) then null
+					when not o.has_group then false
+					when o.value is not null then o.holds
+					when (o.rule).no_data = 'keep_last' or evaluate_alerts.at - d.no_data_since < (o.rule).no_data_for then null
+					else (o.rule).no_data = 'firing'
+				end as met
+			from observed o
+			cross join lateral (
+				select
+					case
+						when o.value is null and o.has_group then least((o.alert).no_data_since, evaluate_alerts.at)
+						when not o.has_group then (o.alert).no_data_since
+					end as no_data_since) d
+			where (o.alert).rule_id is not null
+				or o.holds
+				or o.value is null and (o.rule).no_data = 'firing'
+		),
+		-- Times that lie ahead are those of a clock that was set back
+		timed as materialized (
+			select
+				j.*,
+				case
+					-- A value after there was none, or the reverse, begins anew
+					when (j.alert).state = 'pending' and j.met and (j.alert).reason <> j.reason then evaluate_alerts.at
+					else least((j.alert).started_at, evaluate_alerts.at)
+				end as started_at,
+				case
+					when j.met is false and (j.alert).state = 'firing' then least((j.alert).recovering_since, evaluate_alerts.at)
+					when j.met is null then (j.alert).recovering_since
+				end as recovering_since
+			from judged j
+		),
+		decided as materialized (
+			select
+				t.*,
+				case
+					when (t.alert).rule_id is null then
+						case
+							when t.reason = 'no_data' and t.met then 'firing'
+							when t.reason = 'no_data' then 'pending'
+							when (t.rule).for_duration <= interval '0' then 'firing'
+							else 'pending'
+						end
+					when t.met is null then (t.alert).state
+					when (t.alert).state = 'pending' and not t.met then 'inactive'
+					when (t.alert).state = 'pending' and t.reason = 'no_data' then 'firing'
+					when (t.alert).state = 'pending' and evaluate_alerts.at - t.started_at >= (t.rule).for_duration then 'firing'
+					when (t.alert).state = 'firing' and not t.met
+						and (
+							t.reason in ('deleted', 'disabled', 'group_gone')
+							or evaluate_alerts.at - t.recovering_since >= (t.rule).keep_firing_for)
+						then 'resolved'
+					else (t.alert).state
+				end as state,
+				coalesce((t.rule).name, (t.alert).name) as name,
+				coalesce((t.rule).severity, (t.alert).severity) as severity,
+				coalesce((t.alert).fingerprint,
+					left(encode(sha256(convert_to(t.rule_id || ' ' || t.labels::text, 'UTF8')), 'hex'), 16)) as fingerprint
+			from timed t
+		),
+		told as materialized (
+			select
+				d.*,
+				d.state is distinct from (d.alert).state as changes,
+				case
+					when d.state is not distinct from (d.alert).state or (d.rule).id is null then (d.alert).annotations
+					else meshhook_metrics.alert_annotations((d.rule).annotations, d.value, (d.rule).threshold,
+						d.labels || jsonb_build_object('alertname', d.name, 'severity', d.severity, 'tenant_id', (d.rule).tenant_id))
+				end as annotations
+			from decided d
+		),
+		events as (
+			insert into meshhook_metrics.alert_events (
+				rule_id, tenant_id, fingerprint, name, severity, labels, annotations, state, reason, value, threshold, at,
+				started_at, fired_event_id)
+			select
+				t.rule_id, coalesce((t.alert).tenant_id, (t.rule).tenant_id), t.fingerprint, t.name, t.severity, t.labels,
+				t.annotations, t.state, t.reason, t.value, (t.rule).threshold, evaluate_alerts.at, t.started_at,
+				case when t.state = 'resolved' then (t.alert).fired_event_id end
+			from told t
+			where t.changes
+			order by t.rule_id, t.fingerprint
+			returning id, rule_id, fingerprint, state
+		),
+		ended as (
+			delete from meshhook_metrics.alerts a
+			using told t
+			where t.state in ('resolved', 'inactive')
+				and a.rule_id = t.rule_id
+				and a.fingerprint = t.fingerprint
+		),
+		stored as (
+			insert into meshhook_metrics.alerts as a (
+				rule_id, fingerprint, tenant_id, name, severity, labels, annotations, state, reason, value, since, started_at,
+				recovering_since, no_data_since, fired_event_id, notified_at)
+			select
+				t.rule_id, t.fingerprint, coalesce((t.alert).tenant_id, (t.rule).tenant_id), t.name, t.severity, t.labels,
+				t.annotations, t.state,
+				case when t.met or (t.alert).rule_id is null then t.reason else (t.alert).reason end,
+				case when t.has_group then t.value else (t.alert).value end,
+				case when t.changes then evaluate_alerts.at else (t.alert).since end,
+				t.started_at, t.recovering_since, t.no_data_since,
+				coalesce((t.alert).fired_event_id, e.id),
+				(t.alert).notified_at
+			from told t
+			left join events e
+				on e.rule_id = t.rule_id
+				and e.fingerprint = t.fingerprint
+				and e.state = 'firing'
+			where t.state in ('pending', 'firing')
+			on conflict (rule_id, fingerprint) do update
+			set
+				name = excluded.name,
+				severity = excluded.severity,
+				annotations = excluded.annotations,
+				state = excluded.state,
+				reason = excluded.reason,
+				value = excluded.value,
+				since = excluded.since,
+				started_at = excluded.started_at,
+				recovering_since = excluded.recovering_since,
+				no_data_since = excluded.no_data_since,
+				fired_event_id = excluded.fired_event_id
+			where a is distinct from excluded
+		)
+	select
+		count(*),
+		array_agg(e.id) filter (where e.state = 'resolved' and (t.alert).notified_at is not null)
+	into changes, resolved
+	from events e
+	join told t
+		on t.rule_id = e.rule_id
+		and t.fingerprint = e.fingerprint;
+
+	told := meshhook_metrics.write_notifications(evaluate_alerts.at, resolved);
+	update meshhook_metrics.alert_state s
+	set
+		evaluated_at = evaluate_alerts.at,
+		rules = c.rules,
+		rules_failing = c.failing
+	from (
+		select count(*) as rules, count(r.last_error) as failing
+		from meshhook_metrics.alert_rules r
+		where r.enabled) c
+	where s.only_row;
+
+	-- It says nothing, since anybody may listen
+	if changes > 0 or told > 0 then
+		perform pg_notify('meshhook_metrics_alerts', 'changed');
+	end if;
+	return changes;
+end
+$$;
+
+comment on function meshhook_metrics.evaluate_alerts(timestamptz) is
+'Evaluates all enabled alert rules for a moment, and returns how many alerts changed their state: writes alerts, a row of alert_events for each change, and alert_notifications for what is to be told, all in one transaction, and notifies channel meshhook_metrics_alerts if there is anything. Counts what was flushed. The worker calls it after a flush, at most every meshhook_metrics.alert_interval; another call waits for the one before.
+A rule that cannot be evaluated gets last_error, its alerts stay as they are, and the others are evaluated.
+Errors: 22004, 22008 an at that is null or infinite, 55000 if the storage is not there or not whole.';

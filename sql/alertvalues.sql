@@ -1,0 +1,375 @@
+-- What alert rules compare: the value of every rule and group at one moment.
+--
+-- One statement for all rules. It finds the series of each rule once, adds up each
+-- series once for each length of window that some rule has of it, and puts these
+-- totals together by rule and group. Where a window begins or ends within a minute,
+-- rows of live say what of that minute belongs to it; whole minutes come from the
+-- rollups, long windows mostly from the coarser ones.
+--
+-- Called by evaluate_alerts(), with the rights of the owner of the tables.
+
+create function meshhook_metrics.alert_spans(at timestamptz, windows interval[])
+returns table (
+	time_window interval,
+	starts timestamptz,
+	first_minute timestamptz,
+	first_coarse timestamptz,
+	last_coarse timestamptz,
+	last_minute timestamptz,
+	coarse text,
+	seconds double precision,
+	error text)
+language plpgsql stable
+set search_path = ''
+set timezone = 'UTC'
+as $$
+declare
+	kept interval := coalesce(meshhook_metrics.retention('live'), interval '15 minutes');
+	open_minute timestamptz := pg_catalog.date_trunc('minute', alert_spans.at);
+begin
+	return query
+	with begun as (
+		select
+			w.length,
+			-- 5m and 1h from where reading minutes would take long
+			case
+				when w.length <= interval '15 minutes' then null
+				when w.length <= interval '12 hours' then '5m'
+				else '1h'
+			end as target,
+			-- Further back there are no rows of live that could divide a minute
+			case
+				when w.length <= kept then alert_spans.at - w.length
+				when w.length <= interval '12 hours' then pg_catalog.date_trunc('minute', alert_spans.at - w.length)
+				else pg_catalog.date_trunc('hour', alert_spans.at - w.length)
+			end as begins
+		from pg_catalog.unnest(windows) w (length)
+	),
+	minutes as (
+		select
+			b.*,
+			pg_catalog.date_trunc('minute', b.begins + interval '1 minute' - interval '1 microsecond') as minute
+		from begun b
+	),
+	coarse as (
+		select
+			m.*,
+			pg_catalog.date_bin(t.step, m.minute + t.step - interval '1 microsecond', timestamptz 'epoch') as first,
+			least(
+				pg_catalog.date_bin(t.step, open_minute, timestamptz 'epoch'),
+				pg_catalog.date_bin(t.step, s.complete_until, timestamptz 'epoch')) as last,
+			s.retained_from
+		from minutes m
+		left join meshhook_metrics.rollup_targets() t
+			on t.target = m.target
+		left join meshhook_metrics.rollup_state s
+			on s.target = coalesce(m.target, '1m')
+	)
+	select
+		c.length,
+		c.begins,
+		c.minute,
+		coalesce(c.first, greatest(c.minute, open_minute)),
+		coalesce(greatest(c.first, c.last), greatest(c.minute, open_minute)),
+		greatest(c.minute, open_minute),
+		c.target,
+		extract(epoch from alert_spans.at - c.begins)::double precision,
+		case
+			when c.begins < c.retained_from then
+				pg_catalog.format('time_window reaches back to %s, but %s is kept from %s on only',
+					c.begins, 'rollup_' || coalesce(c.target, '1m'), c.retained_from)
+		end
+	from coarse c;
+end
+$$;
+
+comment on function meshhook_metrics.alert_spans(timestamptz, interval[]) is
+'Where the windows of alert rules that end at a moment are read: from starts to first_minute and from last_minute on in live; to first_coarse, and from last_coarse on, in rollup_1m; what is between in the coarse table. Windows up to retention_live are exact; longer ones begin at a whole minute, those of more than 12 hours at a whole hour, and are that much longer. seconds: how long it is.';
+
+create function meshhook_metrics.alert_totals(
+	at timestamptz,
+	tenants uuid[],
+	series bigint[],
+	windows integer[],
+	quantiles boolean[],
+	starts timestamptz[],
+	first_minutes timestamptz[],
+	first_coarse timestamptz[],
+	last_coarse timestamptz[],
+	last_minutes timestamptz[],
+	coarse text[],
+	scanned boolean[])
+returns table (
+	series_id bigint,
+	window_no integer,
+	count bigint,
+	sum double precision,
+	min double precision,
+	max double precision,
+	last double precision,
+	histogram meshhook_metrics.histogram)
+as 'MODULE_PATHNAME', 'mhm_alert_totals'
+language c stable parallel unsafe
+rows 10000;
+
+comment on function meshhook_metrics.alert_totals(timestamptz, uuid[], bigint[], integer[], boolean[], timestamptz[], timestamptz[], timestamptz[], timestamptz[], timestamptz[], text[], boolean[]) is
+'What is stored of each of these series (with its tenant, in the order of series) in one of the windows that end at a moment and begin as alert_spans() says; window_no counts those from 1. Columns as in the rollup tables; no row where there is nothing. scanned: whether to read all rows of a window''s time, or to look for each series. histogram is null where quantiles does not ask for it. Sees one snapshot.';
+
+create function meshhook_metrics.alert_values(at timestamptz, rules uuid[])
+returns table (
+	rule_id uuid,
+	labels jsonb,
+	value double precision,
+	error text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set jit = off
+set work_mem = '64MB'
+set enable_seqscan = off
+rows 10000
+as $$
+#variable_conflict use_column
+begin
+	return query
+	with
+		chosen as materialized (
+			select
+				r.*,
+				case
+					when r.aggregate like 'p%' then substr(r.aggregate, 2)::double precision / 100
+				end as quantile
+			from meshhook_metrics.alert_rules r
+			where r.id = any (alert_values.rules)
+		),
+		spans as materialized (
+			select row_number() over ()::integer as no, s.*
+			from meshhook_metrics.alert_spans(alert_values.at, (select array_agg(distinct c.time_window) from chosen c)) s
+		),
+		-- A ratio has a second part
+		terms as (
+			select c.id, 1 as part, c.tenant_id, c.metric, c.labels, c.group_by, c.time_window, c.quantile
+			from chosen c
+			union all
+			select c.id, 2, c.tenant_id, c.denominator_metric, c.denominator_labels, c.group_by, c.time_window, c.quantile
+			from chosen c
+			where c.denominator_metric is not null
+		),
+		matched as materialized (
+			select
+				t.id,
+				t.part,
+				t.tenant_id,
+				w.no as window_no,
+				t.quantile,
+				s.id as series_id,
+				s.kind,
+				s.created_at,
+				t.group_by is not null as grouped,
+				case
+					when t.group_by is null then '{}'
+					else (
+						select coalesce(jsonb_object_agg(k, s.labels -> k), '{}')
+						from unnest(t.group_by) k
+						where s.labels ? k)
+				end as labels
+			from terms t
+			join spans w
+				on w.time_window = t.time_window
+			join meshhook_metrics.series s
+				on s.tenant_id = t.tenant_id
+				and s.metric = t.metric
+				and s.labels @> t.labels
+		),
+		pairs as materialized (
+			select m.series_id, m.tenant_id, m.window_no, bool_or(m.quantile is not null) as quantiles
+			from matched m
+			group by m.series_id, m.tenant_id, m.window_no
+		),
+		totals as materialized (
+			select t.*
+			from (
+				select
+					array_agg(o.tenant_id) as tenants,
+					array_agg(o.series_id) as series,
+					array_agg(o.window_no) as windows,
+					array_agg(o.quantiles) as quantiles
+				from (
+					select p.*
+					from pairs p
+					order by p.series_id) o) p
+			cross join (
+				select
+					array_agg(w.starts order by w.no) as starts,
+					array_agg(w.first_minute order by w.no) as first_minutes,
+					array_agg(w.first_coarse order by w.no) as first_coarse,
+					array_agg(w.last_coarse order by w.no) as last_coarse,
+					array_agg(w.last_minute order by w.no) as last_minutes,
+					array_agg(w.coarse order by w.no) as coarse,
+					array_agg(w.scanned order by w.no) as scanned
+				from (
+					-- Where a good part of all series is wanted, reading all rows of a time is
+					-- faster than looking for those of each
+					select w.*, 5 * (select count(*) from pairs p where p.window_no = w.no) >= c.reltuples as scanned
+					from spans w
+					cross join pg_class c
+					where c.oid = 'meshhook_metrics.series'::regclass) w) w
+			cross join lateral meshhook_metrics.alert_totals(alert_values.at, p.tenants, p.series, p.windows, p.quantiles,
+				w.starts, w.first_minutes, w.first_coarse, w.last_coarse, w.last_minutes, w.coarse, w.scanned) t
+			where p.series is not null
+		),
+		-- A name can have been another kind of metric once: the newest series decides
+		kinds as materialized (
+			select
+				m.id,
+				m.part,
+				(array['counter', 'gauge', 'histogram'])[
+					max(4 * m.series_id + array_position(array['counter', 'gauge', 'histogram'], m.kind)) % 4] as kind
+			from matched m
+			group by m.id, m.part
+		),
+		sums as materialized (
+			select
+				m.id,
+				m.part,
+				m.labels,
+				k.kind,
+				count(t.series_id) > 0 as has_samples,
+				sum(t.count)::double precision as count,
+				sum(t.sum) as sum,
+				min(t.min) as min,
+				max(t.max) as max,
+				sum(t.last) as last,
+				meshhook_metrics.histogram_merge(t.histogram) filter (where m.quantile is not null) as histogram,
+				max(m.created_at) as created_at,
+				array_agg(m.series_id) filter (where m.grouped) as members
+			from matched m
+			join kinds k
+				on k.id = m.id
+				and k.part = m.part
+				and k.kind = m.kind
+			left join totals t
+				on t.series_id = m.series_id
+				and t.window_no = m.window_no
+			group by m.id, m.part, m.labels, k.kind
+		),
+		parts as (
+			select
+				s.*,
+				case c.aggregate
+					when 'increase' then coalesce(case s.kind when 'histogram' then s.count else s.sum end, 0)
+					when 'rate' then coalesce(case s.kind when 'histogram' then s.count else s.sum end, 0) / w.seconds
+					when 'count' then coalesce(s.count, 0)
+					when 'avg' then s.sum / nullif(s.count, 0)
+					when 'min' then s.min
+					when 'max' then s.max
+					when 'last' then s.last
+					else meshhook_metrics.histogram_quantile(s.histogram, c.quantile)
+				end as value
+			from sums s
+			join chosen c
+				on c.id = s.id
+			join spans w
+				on w.time_window = c.time_window
+		),
+		unfit as materialized (
+			select u.aggregate, u.kind
+			from (
+				select distinct c.aggregate, k.kind
+				from kinds k
+				join chosen c
+					on c.id = k.id) u
+			where not meshhook_metrics.query_range_applies(u.aggregate, u.kind)
+		),
+		problems as materialized (
+			select p.id, min(p.problem) as problem
+			from (
+				select k.id,
+					format('"%s" is a %s, which has no %s',
+						case k.part when 1 then c.metric else c.denominator_metric end, k.kind, c.aggregate) as problem
+				from kinds k
+				join chosen c
+					on c.id = k.id
+				join unfit u
+					on u.aggregate = c.aggregate
+					and u.kind = k.kind
+				union all
+				select c.id, w.error
+				from chosen c
+				join spans w
+					on w.time_window = c.time_window
+				where w.error is not null
+				union all
+				select s.id, format('group_by makes %s alerts of this rule; it can have 500', count(*))
+				from sums s
+				where s.part = 1
+				group by s.id
+				having count(*) > 500) p
+			group by p.id
+		),
+		-- A ratio's groups are those of its denominator; what has not failed yet has no
+		-- series, and has not failed
+		results as (
+			select
+				c.id,
+				coalesce(n.labels, d.labels) as labels,
+				case
+					when c.denominator_metric is null then n.value
+					when d.value > 0 and d.value >= c.denominator_min then
+						coalesce(n.value, case when c.aggregate in ('increase', 'rate', 'count') then 0 end) / d.value
+				end as value,
+				coalesce(n.has_samples, false) or coalesce(d.has_samples, false) as has_samples,
+				greatest(n.created_at, d.created_at) as created_at,
+				n.members || d.members as members
+			from (select p.* from parts p where p.part = 1) n
+			full join (select p.* from parts p where p.part = 2) d
+				on d.id = n.id
+				and d.labels = n.labels
+			join chosen c
+				on c.id = coalesce(n.id, d.id)
+		)
+	select p.id, null::jsonb, null::double precision, p.problem
+	from problems p
+	union all
+	select
+		c.id,
+		coalesce(r.labels, '{}'),
+		r.value,
+		case
+			when r.value in ('NaN', 'Infinity', '-Infinity') then 'the value is beyond what a double can hold'
+		end
+	from chosen c
+	left join results r
+		on r.id = c.id
+	left join meshhook_metrics.alerts a
+		on a.rule_id = r.id
+		and a.labels = r.labels
+	where not exists (
+			select
+			from problems p
+			where p.id = c.id)
+		and (r.id is not null or c.group_by is null)
+		-- A group goes a day after its last sample. That is looked for where it matters:
+		-- where an alert is there, or would come of a zero or of no value.
+		and (
+			c.group_by is null
+			or r.has_samples
+			or r.created_at > alert_values.at - interval '1 day'
+			or not (
+				a.rule_id is not null
+				or r.value is null and c.no_data = 'firing'
+				or r.value > c.threshold and c.comparison in ('>', '>=', '<>')
+				or r.value = c.threshold and c.comparison in ('>=', '=', '<=')
+				or r.value < c.threshold and c.comparison in ('<', '<=', '<>'))
+			or exists (
+				select
+				from meshhook_metrics.rollup_1m m
+				where m.tenant_id = c.tenant_id
+					and m.series_id = any (r.members)
+					and m.bucket >= alert_values.at - interval '1 day'
+					and m.bucket <= alert_values.at));
+end
+$$;
+
+comment on function meshhook_metrics.alert_values(timestamptz, uuid[]) is
+'The values that some alert rules compare at a moment: a row for each rule, or for each of its groups. value is null where there is none (a ratio''s also while its denominator is too small); a counter that has rested has 0. A rule that cannot be evaluated has one row, without labels and with an error. A group goes a day after its last sample.
+Errors: 22003 where a sum is beyond what a double can hold; evaluate_alerts() finds out of which rule.';
