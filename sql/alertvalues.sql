@@ -125,7 +125,11 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set jit = off
 set work_mem = '64MB'
+-- Nothing is known of what parts of the statement bring, or of a leaf that has not been
+-- analyzed yet
 set enable_seqscan = off
+set enable_sort = off
+set enable_mergejoin = off
 rows 10000
 as $$
 #variable_conflict use_column
@@ -134,7 +138,20 @@ begin
 	with
 		chosen as materialized (
 			select
-				r.*,
+				row_number() over ()::integer as no,
+				r.id,
+				r.tenant_id,
+				r.metric,
+				r.labels,
+				r.aggregate,
+				r.denominator_metric,
+				r.denominator_labels,
+				r.denominator_min,
+				r.group_by,
+				r.comparison,
+				r.threshold,
+				r.time_window,
+				r.no_data,
 				case
 					when r.aggregate like 'p%' then substr(r.aggregate, 2)::double precision / 100
 				end as quantile
@@ -147,24 +164,23 @@ begin
 		),
 		-- A ratio has a second part
 		terms as (
-			select c.id, 1 as part, c.tenant_id, c.metric, c.labels, c.group_by, c.time_window, c.quantile
+			select c.no, 1 as part, c.tenant_id, c.metric, c.labels, c.group_by, c.time_window, c.quantile
 			from chosen c
 			union all
-			select c.id, 2, c.tenant_id, c.denominator_metric, c.denominator_labels, c.group_by, c.time_window, c.quantile
+			select c.no, 2, c.tenant_id, c.denominator_metric, c.denominator_labels, c.group_by, c.time_window, null
 			from chosen c
 			where c.denominator_metric is not null
 		),
 		matched as materialized (
 			select
-				t.id,
+				t.no,
 				t.part,
 				t.tenant_id,
 				w.no as window_no,
-				t.quantile,
+				t.quantile is not null as quantiles,
 				s.id as series_id,
 				s.kind,
 				s.created_at,
-				t.group_by is not null as grouped,
 				case
 					when t.group_by is null then '{}'
 					else (
@@ -181,7 +197,7 @@ begin
 				and s.labels @> t.labels
 		),
 		pairs as materialized (
-			select m.series_id, m.tenant_id, m.window_no, bool_or(m.quantile is not null) as quantiles
+			select m.series_id, m.tenant_id, m.window_no, bool_or(m.quantiles) as quantiles
 			from matched m
 			group by m.series_id, m.tenant_id, m.window_no
 		),
@@ -217,44 +233,46 @@ begin
 				w.starts, w.first_minutes, w.first_coarse, w.last_coarse, w.last_minutes, w.coarse, w.scanned) t
 			where p.series is not null
 		),
-		-- A name can have been another kind of metric once: the newest series decides
-		kinds as materialized (
-			select
-				m.id,
-				m.part,
-				(array['counter', 'gauge', 'histogram'])[
-					max(4 * m.series_id + array_position(array['counter', 'gauge', 'histogram'], m.kind)) % 4] as kind
-			from matched m
-			group by m.id, m.part
-		),
 		sums as materialized (
 			select
-				m.id,
+				m.no,
 				m.part,
 				m.labels,
-				k.kind,
+				m.kind,
 				count(t.series_id) > 0 as has_samples,
 				sum(t.count)::double precision as count,
 				sum(t.sum) as sum,
 				min(t.min) as min,
 				max(t.max) as max,
 				sum(t.last) as last,
-				meshhook_metrics.histogram_merge(t.histogram) filter (where m.quantile is not null) as histogram,
+				meshhook_metrics.histogram_merge(t.histogram) filter (where m.quantiles) as histogram,
 				max(m.created_at) as created_at,
-				array_agg(m.series_id) filter (where m.grouped) as members
+				array_agg(m.series_id) as members,
+				max(m.series_id) as newest
 			from matched m
-			join kinds k
-				on k.id = m.id
-				and k.part = m.part
-				and k.kind = m.kind
 			left join totals t
 				on t.series_id = m.series_id
 				and t.window_no = m.window_no
-			group by m.id, m.part, m.labels, k.kind
+			group by m.no, m.part, m.labels, m.kind
 		),
-		parts as (
+		-- A name can have been another kind of metric once: the newest series decides
+		kinds as materialized (
 			select
-				s.*,
+				s.no,
+				s.part,
+				(array['counter', 'gauge', 'histogram'])[
+					max(4 * s.newest + array_position(array['counter', 'gauge', 'histogram'], s.kind)) % 4] as kind
+			from sums s
+			group by s.no, s.part
+		),
+		parts as materialized (
+			select
+				s.no,
+				s.part,
+				s.labels,
+				s.has_samples,
+				s.created_at,
+				s.members,
 				case c.aggregate
 					when 'increase' then coalesce(case s.kind when 'histogram' then s.count else s.sum end, 0)
 					when 'rate' then coalesce(case s.kind when 'histogram' then s.count else s.sum end, 0) / w.seconds
@@ -266,8 +284,12 @@ begin
 					else meshhook_metrics.histogram_quantile(s.histogram, c.quantile)
 				end as value
 			from sums s
+			join kinds k
+				on k.no = s.no
+				and k.part = s.part
+				and k.kind = s.kind
 			join chosen c
-				on c.id = s.id
+				on c.no = s.no
 			join spans w
 				on w.time_window = c.time_window
 		),
@@ -277,40 +299,41 @@ begin
 				select distinct c.aggregate, k.kind
 				from kinds k
 				join chosen c
-					on c.id = k.id) u
+					on c.no = k.no
+				offset 0) u
 			where not meshhook_metrics.query_range_applies(u.aggregate, u.kind)
 		),
 		problems as materialized (
-			select p.id, min(p.problem) as problem
+			select p.no, min(p.problem) as problem
 			from (
-				select k.id,
+				select k.no,
 					format('"%s" is a %s, which has no %s',
 						case k.part when 1 then c.metric else c.denominator_metric end, k.kind, c.aggregate) as problem
 				from kinds k
 				join chosen c
-					on c.id = k.id
+					on c.no = k.no
 				join unfit u
 					on u.aggregate = c.aggregate
 					and u.kind = k.kind
 				union all
-				select c.id, w.error
+				select c.no, w.error
 				from chosen c
 				join spans w
 					on w.time_window = c.time_window
 				where w.error is not null
 				union all
-				select s.id, format('group_by makes %s alerts of this rule; it can have 500', count(*))
-				from sums s
+				select s.no, format('group_by makes %s alerts of this rule; it can have 500', count(*))
+				from parts s
 				where s.part = 1
-				group by s.id
+				group by s.no
 				having count(*) > 500) p
-			group by p.id
+			group by p.no
 		),
 		-- A ratio's groups are those of its denominator; what has not failed yet has no
 		-- series, and has not failed
-		results as (
+		results as materialized (
 			select
-				c.id,
+				c.no,
 				coalesce(n.labels, d.labels) as labels,
 				case
 					when c.denominator_metric is null then n.value
@@ -322,13 +345,15 @@ begin
 				n.members || d.members as members
 			from (select p.* from parts p where p.part = 1) n
 			full join (select p.* from parts p where p.part = 2) d
-				on d.id = n.id
+				on d.no = n.no
 				and d.labels = n.labels
 			join chosen c
-				on c.id = coalesce(n.id, d.id)
+				on c.no = coalesce(n.no, d.no)
 		)
-	select p.id, null::jsonb, null::double precision, p.problem
+	select c.id, null::jsonb, null::double precision, p.problem
 	from problems p
+	join chosen c
+		on c.no = p.no
 	union all
 	select
 		c.id,
@@ -339,15 +364,15 @@ begin
 		end
 	from chosen c
 	left join results r
-		on r.id = c.id
+		on r.no = c.no
 	left join meshhook_metrics.alerts a
-		on a.rule_id = r.id
+		on a.rule_id = c.id
 		and a.labels = r.labels
 	where not exists (
 			select
 			from problems p
-			where p.id = c.id)
-		and (r.id is not null or c.group_by is null)
+			where p.no = c.no)
+		and (r.no is not null or c.group_by is null)
 		-- A group goes a day after its last sample. That is looked for where it matters:
 		-- where an alert is there, or would come of a zero or of no value.
 		and (

@@ -48,14 +48,17 @@ typedef enum Source
 {
 	FROM_LIVE,					/* in no minute yet */
 	FROM_END,					/* of live, after the last whole minute */
+	FROM_MINUTES,				/* read for all windows that share them */
 	FROM_WINDOW					/* read for one window, which it is within */
 } Source;
 
-/* What of a window's bounds live rows are compared with; numbered from 1 */
+/* What of a window's bounds rows are compared with; numbered from 1 */
 typedef struct Span
 {
 	TimestampTz starts;
+	TimestampTz first_minute;
 	TimestampTz last_minute;
+	bool		shares_minutes;
 } Span;
 
 typedef struct Accumulator
@@ -181,7 +184,7 @@ static const char live_query[] =
 	"and l.id <= (select live_id from state) "
 	"offset 0) l "
 	"union all "
-	"select 2, w.no::integer, " LIVE_COLUMNS_READ
+	"select 3, w.no::integer, " LIVE_COLUMNS_READ
 	"from (select distinct p.tenant_id, p.window_no "
 	"from rows from (pg_catalog.unnest($2), pg_catalog.unnest($4)) p (tenant_id, window_no)) p "
 	"join spans w on w.no = p.window_no and w.starts < w.first_minute "
@@ -198,13 +201,13 @@ static const char live_query[] =
 
 /* Rows of one table: all of a range of time, or those of each series */
 #define ROLLUP_ROWS(target) \
-	"select 2, r.no::integer, " ROLLUP_COLUMNS_READ \
+	"select r.source, r.no::integer, " ROLLUP_COLUMNS_READ \
 	"from ranges r " \
 	"cross join lateral (" \
 	"select x.* from meshhook_metrics.rollup_" target " x where x.bucket >= r.begins and x.bucket < r.ends offset 0) x " \
 	"where r.target = '" target "' and r.scanned " \
 	"union all " \
-	"select 2, r.no::integer, " ROLLUP_COLUMNS_READ \
+	"select r.source, r.no::integer, " ROLLUP_COLUMNS_READ \
 	"from ranges r " \
 	"join rows from (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)) p (tenant_id, series_id, no) using (no) " \
 	"cross join lateral (" \
@@ -212,17 +215,25 @@ static const char live_query[] =
 	"where x.tenant_id = p.tenant_id and x.series_id = p.series_id and x.bucket >= r.begins and x.bucket < r.ends offset 0) x " \
 	"where r.target = '" target "' and not r.scanned "
 
-/* Rows of the rollup tables, for each window apart */
+/*
+ * Rows of the rollup tables: for each window what is before its coarse windows, these,
+ * and what is after them.  Windows that consist of minutes overlap for the most part,
+ * so their minutes are read together.
+ */
 static const char rollup_query[] =
 	"with " SPANS ", "
 	"ranges as materialized ("
-	"select w.no, w.scanned, r.target, r.begins, r.ends "
+	"select 2 as source, 0 as no, true as scanned, '1m' as target, min(w.first_minute) as begins, max(w.last_minute) as ends "
+	"from spans w "
+	"where w.scanned and w.first_coarse = w.last_minute "
+	"union all "
+	"select 3, w.no, w.scanned, r.target, r.begins, r.ends "
 	"from spans w "
 	"cross join lateral (values "
 	"('1m', w.first_minute, w.first_coarse), "
 	"(w.coarse, w.first_coarse, w.last_coarse), "
 	"('1m', w.last_coarse, w.last_minute)) r (target, begins, ends) "
-	"where r.begins < r.ends) "
+	"where r.begins < r.ends and not (w.scanned and w.first_coarse = w.last_minute)) "
 	ROLLUP_ROWS("1m") "union all "
 	ROLLUP_ROWS("5m") "union all "
 	ROLLUP_ROWS("1h");
@@ -265,14 +276,20 @@ read_spans(Totals *totals, FunctionCallInfo fcinfo)
 {
 	int			count = -1;
 	Datum	   *starts = array_argument(fcinfo, ARGUMENT_STARTS, &count);
+	Datum	   *first_minutes = array_argument(fcinfo, ARGUMENT_FIRST_MINUTES, &count);
 	Datum	   *last_minutes = array_argument(fcinfo, ARGUMENT_LAST_MINUTES, &count);
+	Datum	   *scanned = array_argument(fcinfo, ARGUMENT_SCANNED, &count);
+	Datum	   *first_coarse = array_argument(fcinfo, ARGUMENT_FIRST_COARSE, &count);
 
 	totals->spans_count = count;
 	totals->spans = palloc0((count + 1) * sizeof(Span));
 	for (int i = 0; i < count; i++)
 	{
 		totals->spans[i + 1].starts = DatumGetTimestampTz(starts[i]);
+		totals->spans[i + 1].first_minute = DatumGetTimestampTz(first_minutes[i]);
 		totals->spans[i + 1].last_minute = DatumGetTimestampTz(last_minutes[i]);
+		totals->spans[i + 1].shares_minutes = DatumGetBool(scanned[i]) &&
+			DatumGetTimestampTz(first_coarse[i]) == DatumGetTimestampTz(last_minutes[i]);
 	}
 }
 
@@ -324,6 +341,8 @@ is_within(const Part *part, const Span *span, TimestampTz at)
 			return part->at > span->starts && part->at <= at;
 		case FROM_END:
 			return part->at > span->starts && part->at <= at && part->at >= span->last_minute;
+		case FROM_MINUTES:
+			return span->shares_minutes && part->at >= span->first_minute && part->at < span->last_minute;
 		case FROM_WINDOW:
 			return true;
 	}
