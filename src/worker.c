@@ -445,6 +445,11 @@ shut_down(void)
 {
 	if (mhm_server_is_stopping())
 	{
+		/*
+		 * The postmaster signals us twice, by our number and with our group.  The
+		 * second must not cancel what the first has asked for.
+		 */
+		pqsignal(SIGTERM, SIG_IGN);
 		await_last_backends();
 		ShutdownRequestPending = false;
 		do

@@ -122,17 +122,30 @@ SQL
 # can have been flushed after the start
 sub stored_without_worker_ok
 {
-	my ($round, $came_back, $name, $last_metric) = @_;
+	my ($name, $last_metric, $look) = @_;
 
 	ok(!-e $journal, "$name: no journal is left");
 	$node->append_conf('postgresql.conf', 'max_worker_processes = 0');
 	$node->start;
 	is($node->safe_psql('postgres', 'select worker_pid is null from meshhook_metrics.status()'), 't', "$name: there is no worker");
-	recorded_ok($node, $round, $came_back, $name);
-	stored_ok($node, $round, $name);
+	$look->() if defined $look;
 	is(stored_total($node, $last_metric), '1|4', "$name: the last sample of all is stored");
 	$node->append_conf('postgresql.conf', 'max_worker_processes = 8');
 	$node->restart;
+	return;
+}
+
+sub round_stored_without_worker_ok
+{
+	my ($round, $came_back, $name, $last_metric) = @_;
+
+	stored_without_worker_ok(
+		$name,
+		$last_metric,
+		sub {
+			recorded_ok($node, $round, $came_back, $name);
+			stored_ok($node, $round, $name);
+		});
 	return;
 }
 
@@ -173,7 +186,7 @@ SQL
 	kill 'CONT', $slow_pid;
 	IPC::Run::finish($stopping) or die 'the server does not stop';
 	$node->stop('fast', fail_ok => 1);
-	stored_without_worker_ok('fast', end_recording($load), 'a fast shutdown under load', 'late_total');
+	round_stored_without_worker_ok('fast', end_recording($load), 'a fast shutdown under load', 'late_total');
 }
 
 # The one who ends the others is the last to record, and to leave
@@ -191,7 +204,46 @@ SQL
 	$last->quit;
 	IPC::Run::finish($stopping) or die 'the server does not stop';
 	$node->stop('smart', fail_ok => 1);
-	stored_without_worker_ok('smart', $came_back, 'a smart shutdown under load', 'last_total');
+	round_stored_without_worker_ok('smart', $came_back, 'a smart shutdown under load', 'last_total');
+}
+
+# The postmaster signals each process twice, by itself and with its group, and the
+# second can come late: the last flush is not cancelled by it
+{
+	my $name = 'a last flush that is told to end';
+	my $worker = worker_pid($node);
+	my ($mark, $stopping);
+
+	$node->safe_psql('postgres', <<'SQL');
+create function take_long()
+returns trigger
+language plpgsql
+as $$
+begin
+	raise log 'the flush takes long';
+	perform pg_catalog.pg_sleep(2);
+	return null;
+end
+$$;
+SQL
+	stop_worker($node, $worker);
+	$node->safe_psql('postgres', <<'SQL');
+create trigger take_long
+after insert on meshhook_metrics.live
+for each statement
+execute function take_long();
+select meshhook_metrics.inc('last_flush_total', 4);
+SQL
+	$mark = log_mark($node);
+	$stopping = IPC::Run::start([ 'pg_ctl', '-D', $node->data_dir, '-m', 'fast', 'stop' ], '>', '/dev/null');
+	await(sub { has_signal($worker, SIGTERM) }, 'the signal to end');
+	kill 'CONT', $worker;
+	await(sub { log_since($node, $mark) =~ /the flush takes long/ }, 'the last flush');
+	kill 'TERM', $worker;
+	IPC::Run::finish($stopping) or die 'the server does not stop';
+	$node->stop('fast', fail_ok => 1);
+	stored_without_worker_ok($name, 'last_flush_total');
+	$node->safe_psql('postgres', 'drop function take_long() cascade');
 }
 
 $node->stop;
