@@ -22,7 +22,7 @@ with_storage()
 	local migration
 
 	psql -Xqc 'create extension meshhook_metrics' && for migration in migrations/*.sql; do
-		PGOPTIONS='-c client_min_messages=warning' psql -Xq -v ON_ERROR_STOP=1 -f "$migration" >/dev/null || return 1
+		PGOPTIONS='-c client_min_messages=warning' psql -Xq1 -v ON_ERROR_STOP=1 -f "$migration" >/dev/null || return 1
 	done
 }
 

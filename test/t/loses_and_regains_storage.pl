@@ -130,8 +130,48 @@ like(failed_flush(), qr/ERROR:  55000: there are no storage tables to flush metr
 is($node->safe_psql('app', 'select storage_installed, flush_errors, last_error from meshhook_metrics.status()'), 'f|0|',
 	'never installed: status() says so, and no error');
 is_deeply([ complaints($mark) ], [], 'never installed: the log says nothing');
+
+# The worker works while some of the tables are there and others are not yet
+$node->safe_psql('app', <<'SQL');
+create function let_worker_work()
+returns event_trigger
+language plpgsql
+as $$
+declare
+	times integer := 4;
+	seen timestamptz;
+	now_seen timestamptz;
+begin
+	if not exists (
+		select
+		from pg_event_trigger_ddl_commands()
+		where object_identity = 'meshhook_metrics.rollup_state')
+	then
+		return;
+	end if;
+	while times > 0 loop
+		perform pg_stat_clear_snapshot();
+		select state_change
+		into now_seen
+		from pg_stat_activity
+		where backend_type = 'meshhook_metrics worker';
+		if now_seen is distinct from seen then
+			times := times - 1;
+			seen := now_seen;
+		end if;
+		perform pg_sleep(0.01);
+	end loop;
+end
+$$;
+create event trigger let_worker_work on ddl_command_end
+when tag in ('CREATE TABLE')
+execute function let_worker_work();
+SQL
 install_storage($node, database => 'app');
+$node->safe_psql('app', 'drop event trigger let_worker_work; drop function let_worker_work()');
 stored_ok('installed at last');
+is($node->safe_psql('app', 'select flush_errors from meshhook_metrics.status()'), 0, 'installed at last: without an error meanwhile');
+is_deeply([ complaints($mark) ], [], 'installed at last: the log says nothing');
 
 # Tables and columns that are gone. What puts it right: the migrations, unless
 # they know nothing of it.

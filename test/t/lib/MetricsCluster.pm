@@ -230,8 +230,9 @@ sub migrations
 	die 'there are no migrations, neither in the current directory nor beside test/t';
 }
 
-# Apply the migrations as a person does with psql. Options: database; role, who
-# then owns the extension and the storage.
+# Apply the migrations as a person does with psql, each in a transaction: the worker,
+# which may look at any time, finds all of the tables or none. Options: database;
+# role, who then owns the extension and the storage.
 sub install_storage
 {
 	my ($node, %options) = @_;
@@ -260,7 +261,7 @@ SQL
 	{
 		my ($out, $error) = ('', '');
 
-		IPC::Run::run([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr($database), @as, '-f', $file ],
+		IPC::Run::run([ 'psql', '-X', '-q', '-1', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr($database), @as, '-f', $file ],
 			'<', \undef, '>', \$out, '2>', \$error)
 		  or die "could not apply \"$file\":\n$error";
 	}
