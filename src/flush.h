@@ -74,7 +74,8 @@ extern bool mhm_flush_apply_to(uint32 number, uint64 count, double sum, uint32 b
 							   const uint16 *buckets, const uint64 *buckets_after);
 
 /* flushjournal.c */
-extern void mhm_journal_write(const MhmFlush *flush);
+extern void mhm_journal_write(const MhmFlush *flush, uint64 region_id);
+extern void mhm_journal_inherit(uint64 region_id);
 extern bool mhm_journal_apply(uint64 region_id, uint64 tick);
 extern void mhm_journal_remove(void);
 

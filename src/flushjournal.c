@@ -8,7 +8,9 @@
  * Then the tick in flush_state says that it was committed, and this file what:
  * for each series its number and generation, its key, and the totals that are
  * stored.  Written by the flush worker before its transaction commits, read
- * after a restart; the region says whether it counts (pending_tick).
+ * after a restart; the region says whether it counts (pending_tick).  Written
+ * also where a copy of a data directory is started first, of what the other
+ * server may still store.
  *
  * The file need not be synced: processes that are killed leave it to the
  * kernel, and a crash of the operating system takes the region as well.
@@ -106,15 +108,16 @@ write_piece(int fd, const char *data, Size bytes)
 #define PIECE_BYTES			(1024 * 1024)
 
 /*
- * Note what a flush stores, and in the region that it may be stored from now
- * on.  Raises an error when the file cannot be written; then nothing is pending.
+ * Note what a flush stores under the id of a region, and in our region that it
+ * may be stored from now on.  Raises an error when the file cannot be written;
+ * then nothing is pending.
  */
 void
-mhm_journal_write(const MhmFlush *flush)
+mhm_journal_write(const MhmFlush *flush, uint64 region_id)
 {
 	JournalHeader header = {
 		.magic = JOURNAL_MAGIC,
-		.region_id = mhm_region->region_id,
+		.region_id = region_id,
 		.tick = flush->tick,
 		.entries = flush->changes_count
 	};
@@ -151,12 +154,31 @@ mhm_journal_write(const MhmFlush *flush)
 				errmsg("could not close file \"%s\": %m", JOURNAL_FILE));
 	pfree(piece.data);
 
-	mhm_region->pending_region_id = mhm_region->region_id;
+	mhm_region->pending_region_id = region_id;
 	mhm_region->pending_moved = false;
 	/* Killed before this, nothing was pending; and nothing was committed */
 	pg_write_barrier();
 	mhm_region->pending_tick = flush->tick;
 	pg_write_barrier();
+}
+
+/*
+ * This region continues a copy of another one.  What that had not stored yet,
+ * its own server may store, and this one see it stored: as its standby, or from
+ * its WAL.  So it is pending, as that region's next flush.  Where that region
+ * had a flush pending itself, its journal was copied along.  In the postmaster.
+ */
+void
+mhm_journal_inherit(uint64 region_id)
+{
+	MhmFlush	unstored = {0};
+
+	if (mhm_region->pending_tick != 0)
+		return;
+	mhm_flush_collect(&unstored);
+	unstored.tick = mhm_region->flushed_tick + 1;
+	if (unstored.changes_count > 0)
+		mhm_journal_write(&unstored, region_id);
 }
 
 /* The journal's contents, or NULL when they are not what is asked for */

@@ -35,6 +35,7 @@
 
 #include "access/xlog.h"
 #include "common/hashfn.h"
+#include "flush.h"
 #include "miscadmin.h"
 #include "region.h"
 #include "settings.h"
@@ -422,6 +423,8 @@ make_region(const MhmGeometry *geometry, const FoundRegion *found)
 	{
 		region->incarnation = found->region->incarnation + 1;
 		mhm_region_import(found->region, region);
+		if (found->region->region_id != region->region_id)
+			mhm_journal_inherit(found->region->region_id);
 	}
 
 	/* From here on it counts, whoever is killed */

@@ -113,7 +113,8 @@ start_of_minute(TimestampTz at)
 
 /*
  * Find out whether the pending flush was committed, and have the region know.
- * What was taken for a flush that was not goes with the next one.
+ * What was taken for a flush that was not goes with the next one.  Another
+ * region, of which ours is a copy, may have flushed more than once since.
  */
 static void
 settle_pending(void)
@@ -123,7 +124,7 @@ settle_pending(void)
 	if (mhm_region->pending_tick != 0)
 	{
 		mhm_store_read_state(mhm_region->pending_region_id, &state);
-		if (state.found && state.tick == mhm_region->pending_tick)
+		if (state.found && state.tick >= mhm_region->pending_tick)
 		{
 			if (!mhm_journal_apply(mhm_region->pending_region_id, mhm_region->pending_tick))
 			{
@@ -262,7 +263,7 @@ flush_changes(void)
 		state_known = false;
 		mhm_store_write_state(&flush);
 		complete = mhm_series_identify(&flush);
-		mhm_journal_write(&flush);
+		mhm_journal_write(&flush, mhm_region->region_id);
 		MemoryContextSwitchTo(transaction_context);
 		mhm_store_write_live(&flush);
 	}

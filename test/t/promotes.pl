@@ -1,6 +1,6 @@
 # A standby keeps what is recorded there in memory, since it cannot store it.
 # Promoted, it stores that under a region of its own, and nothing that its
-# primary has stored is stored again.
+# primary has stored is stored again, before or after the standby was copied from it.
 
 use strict;
 use warnings;
@@ -102,4 +102,60 @@ is(stored_total($standby, 'shared_total'), '70|70', 'and it goes on');
 
 $open->quit;
 $standby->stop;
+
+# A server that was stopped before it could store what it had recorded, and that
+# stores it later, is copied in between. Whoever sees it stored does not store it
+# again; a copy that goes on by itself does.
+$primary->start;
+remember_region($primary);
+my $locking = session($primary);
+flush($primary);
+$locking->query_safe('begin; lock table meshhook_metrics.flush_state in access exclusive mode');
+record($primary, 'unstored_total', 9);
+$primary->stop('immediate');
+$locking->quit;
+$primary->backup_fs_cold('unstored');
+$primary->start;
+remember_region($primary);
+my ($follower, $heir) = map { PostgreSQL::Test::Cluster->new($_) } 'follower', 'heir';
+$follower->init_from_backup($primary, 'unstored', has_streaming => 1);
+$heir->init_from_backup($primary, 'unstored');
+for my $copy ($follower, $heir)
+{
+	$copy->start;
+	remember_region($copy);
+	is(totals($copy, 'unstored_total'), '9|18', $copy->name . ' has in memory what was not stored');
+	record($copy, 'unstored_total', 7);
+}
+flush($heir);
+is(stored_total($heir, 'unstored_total'), '16|32', 'a copy that goes on by itself stores that, with its own');
+is(stored_total($heir, 'seconds'), '76|' . (465 + 210 + 55 + 45 + 28), 'and its histograms');
+
+# It waits for its promotion over a restart, in which series get other numbers
+$follower->restart;
+remember_region($follower);
+flush($primary);
+$primary->safe_psql('postgres', "select meshhook_metrics.inc('unstored_total', 2)");
+flush($primary);
+$primary->wait_for_catchup($follower);
+is(stored_total($follower, 'unstored_total'), '10|20', 'a standby sees it stored');
+$primary->stop;
+$follower->promote;
+await_status($follower, 'worker_pid is not null');
+flush($follower);
+is(stored_total($follower, 'unstored_total'), '17|34', 'promoted, it stores its own only');
+is(stored_total($follower, 'seconds'), '76|' . (465 + 210 + 55 + 45 + 28), 'and of histograms');
+is($follower->safe_psql('postgres', <<'SQL'), '1|7', 'whose minimum and maximum are of its own');
+select f.min, f.max
+from meshhook_metrics.series s, meshhook_metrics.live l, unnest(l.series_id, l.min, l.max) f (id, min, max)
+where s.metric = 'seconds' and f.id = s.id
+order by l.id desc
+limit 1
+SQL
+
+for my $copy ($follower, $heir)
+{
+	is($copy->safe_psql('postgres', 'select flush_errors, last_error from meshhook_metrics.status()'), '0|', $copy->name . ' has no trouble');
+	$copy->stop;
+}
 done_testing();
