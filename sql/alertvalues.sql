@@ -33,7 +33,7 @@ begin
 			w.length,
 			-- 5m and 1h from where reading minutes would take long
 			case
-				when w.length <= interval '15 minutes' then null
+				when w.length <= interval '10 minutes' then null
 				when w.length <= interval '12 hours' then '5m'
 				else '1h'
 			end as target,
@@ -69,8 +69,8 @@ begin
 		c.length,
 		c.begins,
 		c.minute,
-		coalesce(c.first, greatest(c.minute, open_minute)),
-		coalesce(greatest(c.first, c.last), greatest(c.minute, open_minute)),
+		coalesce(c.first, c.minute),
+		coalesce(greatest(c.first, c.last), c.minute),
 		greatest(c.minute, open_minute),
 		c.target,
 		extract(epoch from alert_spans.at - c.begins)::double precision,
@@ -91,6 +91,7 @@ create function meshhook_metrics.alert_totals(
 	tenants uuid[],
 	series bigint[],
 	windows integer[],
+	targets integer[],
 	quantiles boolean[],
 	starts timestamptz[],
 	first_minutes timestamptz[],
@@ -100,8 +101,7 @@ create function meshhook_metrics.alert_totals(
 	coarse text[],
 	scanned boolean[])
 returns table (
-	series_id bigint,
-	window_no integer,
+	target integer,
 	count bigint,
 	sum double precision,
 	min double precision,
@@ -112,8 +112,8 @@ as 'MODULE_PATHNAME', 'mhm_alert_totals'
 language c stable parallel unsafe
 rows 10000;
 
-comment on function meshhook_metrics.alert_totals(timestamptz, uuid[], bigint[], integer[], boolean[], timestamptz[], timestamptz[], timestamptz[], timestamptz[], timestamptz[], text[], boolean[]) is
-'What is stored of each of these series (with its tenant, in the order of series) in one of the windows that end at a moment and begin as alert_spans() says; window_no counts those from 1. Columns as in the rollup tables; no row where there is nothing. scanned: whether to read all rows of a window''s time, or to look for each series. histogram is null where quantiles does not ask for it. Sees one snapshot.';
+comment on function meshhook_metrics.alert_totals(timestamptz, uuid[], bigint[], integer[], integer[], boolean[], timestamptz[], timestamptz[], timestamptz[], timestamptz[], timestamptz[], text[], boolean[]) is
+'What is stored for each target: of series (each with its tenant) within a window, numbered from 1; the windows end at a moment, and begin and are read as alert_spans() says. scanned: whether to read all rows of a window''s time, or to look for each series. Columns as in the rollup tables, over all series of the target; last is each series'' last value, added up; histogram is null where quantiles does not ask for it. No row where there is nothing. Sees one snapshot.';
 
 create function meshhook_metrics.alert_values(at timestamptz, rules uuid[])
 returns table (
@@ -160,7 +160,10 @@ begin
 		),
 		spans as materialized (
 			select row_number() over ()::integer as no, s.*
-			from meshhook_metrics.alert_spans(alert_values.at, (select array_agg(distinct c.time_window) from chosen c)) s
+			from meshhook_metrics.alert_spans(alert_values.at, array(
+				select c.time_window
+				from chosen c
+				group by c.time_window)) s
 		),
 		-- A ratio has a second part
 		terms as (
@@ -182,8 +185,7 @@ begin
 				s.kind,
 				s.created_at,
 				case
-					when t.group_by is null then '{}'
-					else (
+					when t.group_by is not null then (
 						select coalesce(jsonb_object_agg(k, s.labels -> k), '{}')
 						from unnest(t.group_by) k
 						where s.labels ? k)
@@ -196,23 +198,34 @@ begin
 				and s.metric = t.metric
 				and s.labels @> t.labels
 		),
-		pairs as materialized (
-			select m.series_id, m.tenant_id, m.window_no, bool_or(m.quantiles) as quantiles
+		-- A rule's part, or a group of it
+		targets as materialized (
+			select
+				row_number() over ()::integer as target,
+				m.no,
+				m.part,
+				m.labels,
+				m.kind,
+				m.tenant_id,
+				m.window_no,
+				m.quantiles,
+				array_agg(m.series_id) as members,
+				max(m.series_id) as newest,
+				max(m.created_at) as created_at
 			from matched m
-			group by m.series_id, m.tenant_id, m.window_no
+			group by m.no, m.part, m.labels, m.kind, m.tenant_id, m.window_no, m.quantiles
 		),
 		totals as materialized (
 			select t.*
 			from (
 				select
-					array_agg(o.tenant_id) as tenants,
-					array_agg(o.series_id) as series,
-					array_agg(o.window_no) as windows,
-					array_agg(o.quantiles) as quantiles
-				from (
-					select p.*
-					from pairs p
-					order by p.series_id) o) p
+					array_agg(g.tenant_id) as tenants,
+					array_agg(e.series_id) as series,
+					array_agg(g.window_no) as windows,
+					array_agg(g.target) as targets,
+					array_agg(g.quantiles) as quantiles
+				from targets g
+				cross join lateral unnest(g.members) e (series_id)) m
 			cross join (
 				select
 					array_agg(w.starts order by w.no) as starts,
@@ -225,73 +238,58 @@ begin
 				from (
 					-- Where a good part of all series is wanted, reading all rows of a time is
 					-- faster than looking for those of each
-					select w.*, 5 * (select count(*) from pairs p where p.window_no = w.no) >= c.reltuples as scanned
+					select w.*, 5 * coalesce(n.series, 0) >= c.reltuples as scanned
 					from spans w
+					left join (
+						select g.window_no, sum(cardinality(g.members)) as series
+						from targets g
+						group by g.window_no) n
+						on n.window_no = w.no
 					cross join pg_class c
 					where c.oid = 'meshhook_metrics.series'::regclass) w) w
-			cross join lateral meshhook_metrics.alert_totals(alert_values.at, p.tenants, p.series, p.windows, p.quantiles,
+			cross join lateral meshhook_metrics.alert_totals(alert_values.at, m.tenants, m.series, m.windows, m.targets, m.quantiles,
 				w.starts, w.first_minutes, w.first_coarse, w.last_coarse, w.last_minutes, w.coarse, w.scanned) t
-			where p.series is not null
-		),
-		sums as materialized (
-			select
-				m.no,
-				m.part,
-				m.labels,
-				m.kind,
-				count(t.series_id) > 0 as has_samples,
-				sum(t.count)::double precision as count,
-				sum(t.sum) as sum,
-				min(t.min) as min,
-				max(t.max) as max,
-				sum(t.last) as last,
-				meshhook_metrics.histogram_merge(t.histogram) filter (where m.quantiles) as histogram,
-				max(m.created_at) as created_at,
-				array_agg(m.series_id) as members,
-				max(m.series_id) as newest
-			from matched m
-			left join totals t
-				on t.series_id = m.series_id
-				and t.window_no = m.window_no
-			group by m.no, m.part, m.labels, m.kind
+			where m.series is not null
 		),
 		-- A name can have been another kind of metric once: the newest series decides
 		kinds as materialized (
 			select
-				s.no,
-				s.part,
+				g.no,
+				g.part,
 				(array['counter', 'gauge', 'histogram'])[
-					max(4 * s.newest + array_position(array['counter', 'gauge', 'histogram'], s.kind)) % 4] as kind
-			from sums s
-			group by s.no, s.part
+					max(4 * g.newest + array_position(array['counter', 'gauge', 'histogram'], g.kind)) % 4] as kind
+			from targets g
+			group by g.no, g.part
 		),
 		parts as materialized (
 			select
-				s.no,
-				s.part,
-				s.labels,
-				s.has_samples,
-				s.created_at,
-				s.members,
+				g.no,
+				g.part,
+				coalesce(g.labels, '{}') as labels,
+				t.target is not null as has_samples,
+				g.created_at,
+				g.members,
 				case c.aggregate
-					when 'increase' then coalesce(case s.kind when 'histogram' then s.count else s.sum end, 0)
-					when 'rate' then coalesce(case s.kind when 'histogram' then s.count else s.sum end, 0) / w.seconds
-					when 'count' then coalesce(s.count, 0)
-					when 'avg' then s.sum / nullif(s.count, 0)
-					when 'min' then s.min
-					when 'max' then s.max
-					when 'last' then s.last
-					else meshhook_metrics.histogram_quantile(s.histogram, c.quantile)
+					when 'increase' then coalesce(case g.kind when 'histogram' then t.count else t.sum end, 0)
+					when 'rate' then coalesce(case g.kind when 'histogram' then t.count else t.sum end, 0) / w.seconds
+					when 'count' then coalesce(t.count, 0)
+					when 'avg' then t.sum / nullif(t.count, 0)
+					when 'min' then t.min
+					when 'max' then t.max
+					when 'last' then t.last
+					else meshhook_metrics.histogram_quantile(t.histogram, c.quantile)
 				end as value
-			from sums s
+			from targets g
 			join kinds k
-				on k.no = s.no
-				and k.part = s.part
-				and k.kind = s.kind
+				on k.no = g.no
+				and k.part = g.part
+				and k.kind = g.kind
 			join chosen c
-				on c.no = s.no
+				on c.no = g.no
 			join spans w
-				on w.time_window = c.time_window
+				on w.no = g.window_no
+			left join totals t
+				on t.target = g.target
 		),
 		unfit as materialized (
 			select u.aggregate, u.kind
@@ -342,13 +340,45 @@ begin
 				end as value,
 				coalesce(n.has_samples, false) or coalesce(d.has_samples, false) as has_samples,
 				greatest(n.created_at, d.created_at) as created_at,
-				n.members || d.members as members
+				n.members || d.members as members,
+				c.tenant_id
 			from (select p.* from parts p where p.part = 1) n
 			full join (select p.* from parts p where p.part = 2) d
 				on d.no = n.no
 				and d.labels = n.labels
 			join chosen c
 				on c.no = coalesce(n.no, d.no)
+		),
+		-- A group goes a day after its last sample. That is looked for where it matters:
+		-- where an alert is there, or would come of a zero or of no value.
+		resting as materialized (
+			select r.no, r.labels, r.tenant_id, r.members
+			from results r
+			join chosen c
+				on c.no = r.no
+			left join meshhook_metrics.alerts a
+				on a.rule_id = c.id
+				and a.labels = r.labels
+			where c.group_by is not null
+				and not r.has_samples
+				and r.created_at <= alert_values.at - interval '1 day'
+				and (
+					a.rule_id is not null
+					or r.value is null and c.no_data = 'firing'
+					or r.value > c.threshold and c.comparison in ('>', '>=', '<>')
+					or r.value = c.threshold and c.comparison in ('>=', '=', '<=')
+					or r.value < c.threshold and c.comparison in ('<', '<=', '<>'))
+		),
+		gone as materialized (
+			select r.no, r.labels
+			from resting r
+			where not exists (
+				select
+				from meshhook_metrics.rollup_1m x
+				where x.tenant_id = r.tenant_id
+					and x.series_id = any (r.members)
+					and x.bucket >= alert_values.at - interval '1 day'
+					and x.bucket <= alert_values.at)
 		)
 	select c.id, null::jsonb, null::double precision, p.problem
 	from problems p
@@ -365,33 +395,12 @@ begin
 	from chosen c
 	left join results r
 		on r.no = c.no
-	left join meshhook_metrics.alerts a
-		on a.rule_id = c.id
-		and a.labels = r.labels
-	where not exists (
-			select
-			from problems p
-			where p.no = c.no)
+	left join gone g
+		on g.no = r.no
+		and g.labels = r.labels
+	where c.no not in (select p.no from problems p)
 		and (r.no is not null or c.group_by is null)
-		-- A group goes a day after its last sample. That is looked for where it matters:
-		-- where an alert is there, or would come of a zero or of no value.
-		and (
-			c.group_by is null
-			or r.has_samples
-			or r.created_at > alert_values.at - interval '1 day'
-			or not (
-				a.rule_id is not null
-				or r.value is null and c.no_data = 'firing'
-				or r.value > c.threshold and c.comparison in ('>', '>=', '<>')
-				or r.value = c.threshold and c.comparison in ('>=', '=', '<=')
-				or r.value < c.threshold and c.comparison in ('<', '<=', '<>'))
-			or exists (
-				select
-				from meshhook_metrics.rollup_1m m
-				where m.tenant_id = c.tenant_id
-					and m.series_id = any (r.members)
-					and m.bucket >= alert_values.at - interval '1 day'
-					and m.bucket <= alert_values.at));
+		and g.no is null;
 end
 $$;
 
