@@ -121,7 +121,7 @@ declare
 	end;
 begin
 	-- In the order of the flush worker, so that nobody waits in a circle
-	lock table meshhook_metrics.flush_state, meshhook_metrics.rollup_state, meshhook_metrics.alert_state in access exclusive mode;
+	lock table meshhook_metrics.alert_state, meshhook_metrics.flush_state, meshhook_metrics.rollup_state in access exclusive mode;
 	for policy in
 		select s.storage, s.name, s.shown
 		from (

@@ -83,6 +83,7 @@ extern void mhm_journal_remove(void);
 extern bool mhm_store_enter(void);
 extern void mhm_store_leave(void);
 extern bool mhm_store_is_writable_anew(void);
+extern bool mhm_store_has_alerts(void);
 extern void mhm_store_read_state(uint64 region_id, MhmStoredState *state);
 extern void mhm_store_write_state(const MhmFlush *flush);
 extern void mhm_store_write_live(const MhmFlush *flush);

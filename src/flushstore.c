@@ -51,6 +51,11 @@ static const char *const storage_tables[] = {
 	"flush_state", "series", "live", "rollup_1m", "rollup_state", "settings"
 };
 
+/* Those of alerting, without which there are metrics all the same */
+static const char *const alert_tables[] = {
+	"alert_state", "alert_rules", "alerts", "alert_events", "alert_receivers", "alert_notifications"
+};
+
 static Oid	histogram_type = InvalidOid;
 
 static Oid	saved_user;
@@ -128,6 +133,35 @@ find_storage(void)
 	return owner;
 }
 
+/* Is alerting installed, and the same role's as the rest of the storage? */
+bool
+mhm_store_has_alerts(void)
+{
+	Oid			schema = get_namespace_oid(SCHEMA_NAME, false);
+
+	for (int i = 0; i < lengthof(alert_tables); i++)
+	{
+		Oid			relation = get_relname_relid(alert_tables[i], schema);
+
+		if (!OidIsValid(relation))
+		{
+			if (i == 0)
+				return false;
+			ereport(ERROR,
+					errcode(ERRCODE_UNDEFINED_TABLE),
+					errmsg("table %s.%s is missing", SCHEMA_NAME, alert_tables[i]),
+					errhint("Apply the migrations again."));
+		}
+		/* What hangs on a table of somebody else's would run with the owner's rights */
+		if (owner_of(relation) != GetUserId())
+			ereport(ERROR,
+					errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					errmsg("table %s.%s belongs to another role than the storage tables",
+						   SCHEMA_NAME, alert_tables[i]),
+					errhint("Give them all to one role with ALTER TABLE ... OWNER TO."));
+	}
+	return true;
+}
 
 /*
  * Become the owner of the storage tables, with SPI connected.  False, and

@@ -315,7 +315,14 @@ append_health_counter(StringInfo out, const char *name, const char *help, uint64
 	appendStringInfoChar(out, '\n');
 }
 
-/* How the flushes are doing */
+/* 0 for what has not happened */
+static double
+unix_seconds(TimestampTz at)
+{
+	return at == 0 ? 0 : (double) (at + UNIX_EPOCH_BEFORE_OURS) / USECS_PER_SEC;
+}
+
+/* How flushes and evaluations of alert rules are doing */
 static void
 append_worker(StringInfo out)
 {
@@ -333,8 +340,14 @@ append_worker(StringInfo out)
 						"How long the last flush took.", worker.last_flush_ms / 1000);
 	append_health_value(out, "meshhook_metrics_last_flush_timestamp_seconds",
 						"When storage last held everything that was recorded; 0 if not since the server started.",
-						worker.last_flush_at == 0 ? 0 :
-						(double) (worker.last_flush_at + UNIX_EPOCH_BEFORE_OURS) / USECS_PER_SEC);
+						unix_seconds(worker.last_flush_at));
+	append_health_counter(out, "meshhook_metrics_alert_evaluations_total",
+						  "Evaluations of the alert rules since the server started.", worker.evaluations);
+	append_health_value(out, "meshhook_metrics_last_alert_evaluation_duration_seconds",
+						"How long the last evaluation of the alert rules took.", worker.last_evaluation_ms / 1000);
+	append_health_value(out, "meshhook_metrics_last_alert_evaluation_timestamp_seconds",
+						"When the alert rules were evaluated last; 0 if not since the server started.",
+						unix_seconds(worker.last_evaluation_at));
 }
 
 /* How the extension itself is doing */

@@ -25,6 +25,7 @@ int			mhm_max_series = 10000;
 int			mhm_max_histograms = 2000;
 int			mhm_max_series_per_tenant = 2000;
 int			mhm_flush_interval = 5000;
+int			mhm_alert_interval = 10000;
 bool		mhm_enabled = true;
 bool		mhm_on_commit = false;
 
@@ -145,6 +146,12 @@ mhm_settings_define(bool preloading)
 								"What an operating system crash costs is bounded by this.",
 								&mhm_flush_interval,
 								5000, 1000, 60000,
+								PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+		DefineCustomIntVariable("meshhook_metrics.alert_interval",
+								"How often alert rules are evaluated, at most.",
+								"They are after a flush, so the longer of this and flush_interval counts.",
+								&mhm_alert_interval,
+								10000, 1000, 3600 * 1000,
 								PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 		DefineCustomBoolVariable("meshhook_metrics.enabled",
 								 "Whether the recording functions record.",

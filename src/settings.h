@@ -15,6 +15,7 @@ extern int	mhm_max_series;
 extern int	mhm_max_histograms;
 extern int	mhm_max_series_per_tenant;
 extern int	mhm_flush_interval; /* milliseconds */
+extern int	mhm_alert_interval; /* milliseconds */
 extern bool mhm_enabled;
 extern bool mhm_on_commit;
 

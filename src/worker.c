@@ -4,8 +4,8 @@
  *	  The flush worker
  *
  * Owns the background process that brings what was recorded into the storage
- * tables (a tick), rolls a minute up when it has closed, retires idle series
- * and, where pg_cron does not, calls rollup() and maintain().  Nothing calls it
+ * tables (a tick), has alert rules evaluated, rolls a minute up when it has closed,
+ * retires idle series and, where pg_cron does not, calls rollup() and maintain().  Nothing calls it
  * but its latch: the clock, flush() and the postmaster.
  *
  * Exactly once.  A tick takes what has changed, notes in the journal what will
@@ -26,6 +26,7 @@
 #include <signal.h>
 
 #include "access/xact.h"
+#include "alertduty.h"
 #include "compat.h"
 #include "duty.h"
 #include "flush.h"
@@ -73,7 +74,9 @@ static Duty flush_duty = {.what = "flush", .timeout_ms = FLUSH_TIMEOUT_MS, .perf
 static Duty minute_duty = {.what = "close a minute", .timeout_ms = FLUSH_TIMEOUT_MS, .perform = close_minutes};
 static Duty rollup_duty = {.what = "roll up", .timeout_ms = UPKEEP_TIMEOUT_MS, .perform = roll_up};
 static Duty maintain_duty = {.what = "maintain storage", .timeout_ms = UPKEEP_TIMEOUT_MS, .perform = maintain};
-static Duty *const duties[] = {&flush_duty, &minute_duty, &rollup_duty, &maintain_duty};
+static Duty *const duties[] = {
+	&flush_duty, &minute_duty, &mhm_evaluate_duty, &mhm_send_duty, &rollup_duty, &maintain_duty
+};
 
 static MemoryContext flush_context;
 static bool storage_there;		/* as the last transaction saw it */
@@ -390,13 +393,13 @@ flush_if_due(TimestampTz *planned)
 	return mhm_duty_attempt(&flush_duty);
 }
 
-static void
+static bool
 do_if_due(Duty *duty, bool due)
 {
 	double		waiting_ms;
 
-	if (due && storage_there && !ShutdownRequestPending && !mhm_duty_backs_off(duty, &waiting_ms))
-		(void) mhm_duty_attempt(duty);
+	return due && storage_there && !ShutdownRequestPending && !mhm_duty_backs_off(duty, &waiting_ms) &&
+		mhm_duty_attempt(duty);
 }
 
 static bool
@@ -518,6 +521,7 @@ mhm_worker_main(Datum arg)
 	for (;;)
 	{
 		TimestampTz now;
+		bool		flushed;
 
 		if (ConfigReloadPending)
 		{
@@ -527,11 +531,14 @@ mhm_worker_main(Datum arg)
 		}
 		if (ShutdownRequestPending)
 			shut_down();
-		(void) flush_if_due(&planned);
+		flushed = flush_if_due(&planned);
+		/* First, since somebody waits to be told */
+		if (do_if_due(&mhm_evaluate_duty, flushed && mhm_evaluation_is_due()))
+			(void) do_if_due(&mhm_send_duty, true);
 		now = GetCurrentTimestamp();
-		do_if_due(&minute_duty, start_of_minute(now) != minute_closed);
-		do_if_due(&rollup_duty, has_passed(rolled_up_at, now, ROLLUP_EVERY));
-		do_if_due(&maintain_duty, has_passed(maintained_at, now, MAINTAIN_EVERY));
+		(void) do_if_due(&minute_duty, start_of_minute(now) != minute_closed);
+		(void) do_if_due(&rollup_duty, has_passed(rolled_up_at, now, ROLLUP_EVERY));
+		(void) do_if_due(&maintain_duty, has_passed(maintained_at, now, MAINTAIN_EVERY));
 		if (!ShutdownRequestPending && !ConfigReloadPending)
 			wait_for_work(planned);
 		CHECK_FOR_INTERRUPTS();

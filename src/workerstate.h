@@ -21,6 +21,9 @@ typedef struct MhmWorkerReport
 	TimestampTz last_flush_at;	/* 0: not since the server started */
 	double		last_flush_ms;
 	uint64		tick;			/* the last one that is stored; 0: none known */
+	TimestampTz last_evaluation_at; /* of alert rules; 0: not since the server started */
+	double		last_evaluation_ms;
+	uint64		evaluations;
 	uint64		errors;
 	char		last_error[MHM_ERROR_LENGTH];	/* empty while all is well */
 } MhmWorkerReport;

@@ -194,7 +194,7 @@ sub exposition
 	my ($node) = @_;
 	my $text = $node->safe_psql('postgres', 'select meshhook_metrics.prometheus()');
 
-	return join "\n", sort grep { !/^meshhook_metrics_(\w+_limit|shared_memory_bytes|flush\w*|last_flush\w+) / } split /\n/, $text;
+	return join "\n", sort grep { !/^meshhook_metrics_(\w+_limit|shared_memory_bytes|flush\w*|last_flush\w+|alert\w+|last_alert\w+) / } split /\n/, $text;
 }
 
 # "calls|sum" over all series of a metric, overflow included
