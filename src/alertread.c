@@ -1,0 +1,350 @@
+/*-------------------------------------------------------------------------
+ *
+ * alertread.c
+ *	  The rows of storage that alert_totals() adds up
+ *
+ * Owns the two queries, one of live and one of the rollup tables, and how their
+ * rows are taken apart.  Called by alerttotals.c, which gets each row once and
+ * decides to which windows it belongs.
+ *
+ * All of it sees the snapshot of the statement that calls: the rollups' watermark,
+ * their rows and those of live belong together.  The tables are the owner's, who may
+ * have altered them, so every column is cast to the type that is read, and lengths
+ * are compared.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "alerttotals.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "nodes/params.h"
+#include "tcop/dest.h"
+#include "utils/array.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#define SPANS \
+	"spans as materialized (" \
+	"select s.* " \
+	"from rows from (pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9), " \
+	"pg_catalog.unnest($10), pg_catalog.unnest($11), pg_catalog.unnest($12), pg_catalog.unnest($13)) with ordinality " \
+	"s (starts, first_minute, first_coarse, last_coarse, last_minute, coarse, scanned, no)) "
+
+#define LIVE_COLUMNS_READ \
+	"l.at::timestamptz, l.id::bigint, l.series_id::bigint[], l.count::bigint[], l.sum::float8[], " \
+	"l.min::float8[], l.max::float8[], l.last::float8[], l.histogram::meshhook_metrics.histogram[] "
+
+/*
+ * Rows of live: those that are in no minute yet, and those that are, but whose
+ * minute is divided by the beginning of a window, or by its end where that lies in
+ * the past.
+ */
+static const char live_query[] =
+	"with state as materialized ("
+	"select coalesce(max(s.live_id::bigint), 0) as live_id "
+	"from meshhook_metrics.rollup_state s where s.target = '1m'), "
+	SPANS
+	"select 0, 0, " LIVE_COLUMNS_READ
+	"from meshhook_metrics.live l "
+	"where l.id > (select live_id from state) "
+	"and l.at > (select min(starts) from spans) and l.at <= $1 and l.tenant_id = any ($2) "
+	"union all "
+	"select 1, 0, " LIVE_COLUMNS_READ
+	"from (select distinct p.tenant_id from pg_catalog.unnest($2) p (tenant_id)) p "
+	"cross join lateral ("
+	"select l.* "
+	"from meshhook_metrics.live l "
+	"where l.tenant_id = p.tenant_id and l.at >= pg_catalog.date_trunc('minute', $1, 'UTC') and l.at <= $1 "
+	"and l.id <= (select live_id from state) "
+	"offset 0) l "
+	"union all "
+	"select 3, w.no::integer, " LIVE_COLUMNS_READ
+	"from (select distinct p.tenant_id, p.window_no "
+	"from rows from (pg_catalog.unnest($2), pg_catalog.unnest($4)) p (tenant_id, window_no)) p "
+	"join spans w on w.no = p.window_no and w.starts < w.first_minute "
+	"cross join lateral ("
+	"select l.* "
+	"from meshhook_metrics.live l "
+	"where l.tenant_id = p.tenant_id and l.at > w.starts and l.at < w.first_minute and l.at <= $1 "
+	"and l.id <= (select live_id from state) "
+	"offset 0) l";
+
+#define ROLLUP_COLUMNS_READ \
+	"x.bucket::timestamptz, 0::bigint, x.series_id::bigint, x.count::bigint, x.sum::float8, " \
+	"x.min::float8, x.max::float8, x.last::float8, x.histogram::meshhook_metrics.histogram "
+
+/* Rows of one table: all of a range of time, or those of each series */
+#define ROLLUP_ROWS(target) \
+	"select r.source, r.no::integer, " ROLLUP_COLUMNS_READ \
+	"from ranges r " \
+	"cross join lateral (" \
+	"select x.* from meshhook_metrics.rollup_" target " x where x.bucket >= r.begins and x.bucket < r.ends offset 0) x " \
+	"where r.target = '" target "' and r.scanned " \
+	"union all " \
+	"select r.source, r.no::integer, " ROLLUP_COLUMNS_READ \
+	"from ranges r " \
+	"join pairs p using (no) " \
+	"cross join lateral (" \
+	"select x.* from meshhook_metrics.rollup_" target " x " \
+	"where x.tenant_id = p.tenant_id and x.series_id = p.series_id and x.bucket >= r.begins and x.bucket < r.ends offset 0) x " \
+	"where r.target = '" target "' and not r.scanned "
+
+/*
+ * Rows of the rollup tables: for each window the minutes before its coarse windows,
+ * these, and the minutes after them.  The latter overlap for the most part, so where
+ * all rows are read, they are read for all windows together.
+ */
+static const char rollup_query[] =
+	"with " SPANS ", "
+	"ranges as materialized ("
+	"select 2 as source, 0 as no, true as scanned, '1m' as target, min(w.last_coarse) as begins, max(w.last_minute) as ends "
+	"from spans w "
+	"where w.scanned "
+	"union all "
+	"select 3, w.no, w.scanned, r.target, r.begins, r.ends "
+	"from spans w "
+	"cross join lateral (values "
+	"('1m', w.first_minute, w.first_coarse), "
+	"(w.coarse, w.first_coarse, w.last_coarse), "
+	"('1m', w.last_coarse, case when not w.scanned then w.last_minute end)) r (target, begins, ends) "
+	"where r.begins < r.ends), "
+	"pairs as materialized ("
+	"select distinct p.tenant_id, p.series_id, p.no "
+	"from rows from (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)) p (tenant_id, series_id, no) "
+	"join spans w on w.no = p.no "
+	"where not w.scanned) "
+	ROLLUP_ROWS("1m") "union all "
+	ROLLUP_ROWS("5m") "union all "
+	ROLLUP_ROWS("1h");
+
+/* Columns of the queries */
+enum
+{
+	COLUMN_SOURCE,
+	COLUMN_WINDOW,
+	COLUMN_AT,
+	COLUMN_ID,
+	COLUMN_SERIES_ID,
+	COLUMN_COUNT,
+	COLUMN_SUM,
+	COLUMN_MIN,
+	COLUMN_MAX,
+	COLUMN_LAST,
+	COLUMN_HISTOGRAM,
+	COLUMNS
+};
+
+static void
+read_place(const TupleTableSlot *slot, MhmAlertPart *part)
+{
+	for (int i = 0; i <= COLUMN_ID; i++)
+		if (slot->tts_isnull[i])
+			ereport(ERROR,
+					errcode(ERRCODE_DATA_CORRUPTED),
+					errmsg("a storage table of meshhook_metrics has a null where there can be none"));
+	part->source = (MhmAlertSource) DatumGetInt32(slot->tts_values[COLUMN_SOURCE]);
+	part->window = DatumGetInt32(slot->tts_values[COLUMN_WINDOW]);
+	part->at = DatumGetTimestampTz(slot->tts_values[COLUMN_AT]);
+	part->id = DatumGetInt64(slot->tts_values[COLUMN_ID]);
+}
+
+static inline double
+float8_column(const TupleTableSlot *slot, int column, bool *is_there)
+{
+	*is_there = !slot->tts_isnull[column];
+	return *is_there ? DatumGetFloat8(slot->tts_values[column]) : 0;
+}
+
+static void
+add_rollup_row(MhmAlertTotals *totals, TupleTableSlot *slot)
+{
+	MhmAlertPart		part;
+	const MhmAlertSeries *series = NULL;
+	bool		is_there;
+
+	if (!slot->tts_isnull[COLUMN_SERIES_ID])
+		series = mhm_alert_find_series(totals, DatumGetInt64(slot->tts_values[COLUMN_SERIES_ID]));
+	if (series == NULL)
+		return;
+	read_place(slot, &part);
+	part.count = slot->tts_isnull[COLUMN_COUNT] ? 0 : DatumGetInt64(slot->tts_values[COLUMN_COUNT]);
+	part.sum = float8_column(slot, COLUMN_SUM, &is_there);
+	part.min = float8_column(slot, COLUMN_MIN, &part.has_min);
+	part.max = float8_column(slot, COLUMN_MAX, &part.has_max);
+	part.last = float8_column(slot, COLUMN_LAST, &part.has_last);
+	part.histogram = slot->tts_isnull[COLUMN_HISTOGRAM] ? NULL :
+		PG_DETOAST_DATUM_PACKED(slot->tts_values[COLUMN_HISTOGRAM]);
+	mhm_alert_offer(totals, series, &part);
+}
+
+/* One of the arrays of a row of live */
+typedef struct Elements
+{
+	int			count;			/* 0: there is no such array */
+	Datum	   *values;
+	bool	   *nulls;
+} Elements;
+
+static void
+read_elements(const TupleTableSlot *slot, int column, Elements *elements)
+{
+	ArrayType  *array;
+	Oid			type = get_element_type(TupleDescAttr(slot->tts_tupleDescriptor, column)->atttypid);
+	int16		length;
+	bool		by_value;
+	char		alignment;
+
+	elements->count = 0;
+	if (slot->tts_isnull[column])
+		return;
+	array = DatumGetArrayTypeP(slot->tts_values[column]);
+	if (ARR_NDIM(array) > 1 || ARR_ELEMTYPE(array) != type)
+		ereport(ERROR,
+				errcode(ERRCODE_DATA_CORRUPTED),
+				errmsg("table meshhook_metrics.live has an array that is none of the worker's"));
+	get_typlenbyvalalign(type, &length, &by_value, &alignment);
+	deconstruct_array(array, type, length, by_value, alignment,
+					  &elements->values, &elements->nulls, &elements->count);
+}
+
+static inline bool
+has_element(const Elements *elements, int i)
+{
+	return i < elements->count && !elements->nulls[i];
+}
+
+static inline double
+float8_element(const Elements *elements, int i, bool *is_there)
+{
+	*is_there = has_element(elements, i);
+	return *is_there ? DatumGetFloat8(elements->values[i]) : 0;
+}
+
+static void
+add_live_row(MhmAlertTotals *totals, TupleTableSlot *slot)
+{
+	MhmAlertPart		part;
+	Elements	columns[COLUMNS];
+	bool		is_there;
+
+	read_place(slot, &part);
+	for (int i = COLUMN_SERIES_ID; i < COLUMNS; i++)
+		read_elements(slot, i, &columns[i]);
+	for (int i = 0; i < columns[COLUMN_SERIES_ID].count; i++)
+	{
+		const MhmAlertSeries *series = NULL;
+
+		if (has_element(&columns[COLUMN_SERIES_ID], i))
+			series = mhm_alert_find_series(totals, DatumGetInt64(columns[COLUMN_SERIES_ID].values[i]));
+		if (series == NULL)
+			continue;
+		part.count = has_element(&columns[COLUMN_COUNT], i) ? DatumGetInt64(columns[COLUMN_COUNT].values[i]) : 0;
+		part.sum = float8_element(&columns[COLUMN_SUM], i, &is_there);
+		part.min = float8_element(&columns[COLUMN_MIN], i, &part.has_min);
+		part.max = float8_element(&columns[COLUMN_MAX], i, &part.has_max);
+		part.last = float8_element(&columns[COLUMN_LAST], i, &part.has_last);
+		part.histogram = has_element(&columns[COLUMN_HISTOGRAM], i) ?
+			PG_DETOAST_DATUM_PACKED(columns[COLUMN_HISTOGRAM].values[i]) : NULL;
+		mhm_alert_offer(totals, series, &part);
+	}
+}
+
+/* Where the executor sends a query's rows */
+typedef struct Receiver
+{
+	DestReceiver pub;
+	MhmAlertTotals *totals;
+	void		(*add_row) (MhmAlertTotals *totals, TupleTableSlot *slot);
+	MemoryContext row_context;
+} Receiver;
+
+/* Histograms are read as bytes, so they must be some */
+static void
+start_receiving(DestReceiver *self, int operation, TupleDesc columns)
+{
+	Oid			type = TupleDescAttr(columns, COLUMN_HISTOGRAM)->atttypid;
+	Oid			element = get_element_type(type);
+
+	Assert(columns->natts == COLUMNS);
+	if (get_typlen(OidIsValid(element) ? element : type) != -1)
+		ereport(ERROR,
+				errcode(ERRCODE_DATATYPE_MISMATCH),
+				errmsg("type meshhook_metrics.histogram is not the extension's"));
+}
+
+static bool
+receive_row(TupleTableSlot *slot, DestReceiver *self)
+{
+	Receiver   *receiver = (Receiver *) self;
+	MemoryContext caller = MemoryContextSwitchTo(receiver->row_context);
+
+	slot_getallattrs(slot);
+	receiver->add_row(receiver->totals, slot);
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(receiver->row_context);
+	return true;
+}
+
+static void
+do_nothing(DestReceiver *self)
+{
+}
+
+/* Let a query's rows be added */
+static void
+add_rows(MhmAlertTotals *totals, const Datum *arguments, const char *query,
+		 void (*add_row) (MhmAlertTotals *, TupleTableSlot *))
+{
+	Receiver	receiver = {
+		.pub = {
+			.receiveSlot = receive_row,
+			.rStartup = start_receiving,
+			.rShutdown = do_nothing,
+			.rDestroy = do_nothing,
+			.mydest = DestNone
+		},
+		.totals = totals,
+		.add_row = add_row,
+		.row_context = AllocSetContextCreate(CurrentMemoryContext, "meshhook_metrics alert row",
+											 ALLOCSET_DEFAULT_SIZES)
+	};
+	SPIExecuteOptions options = {0};
+	ParamListInfo parameters = makeParamList(MHM_ALERT_ARGUMENTS);
+	SPIPlanPtr	plan;
+	int			result;
+
+	for (int i = 0; i < MHM_ALERT_ARGUMENTS; i++)
+	{
+		parameters->params[i].value = arguments[i];
+		parameters->params[i].isnull = false;
+		parameters->params[i].pflags = PARAM_FLAG_CONST;
+		parameters->params[i].ptype = mhm_alert_argument_types[i];
+	}
+	/* How many there are of everything is known only now */
+	plan = SPI_prepare_cursor(query, MHM_ALERT_ARGUMENTS, (Oid *) mhm_alert_argument_types, CURSOR_OPT_CUSTOM_PLAN);
+	if (plan == NULL)
+		elog(ERROR, "alert_totals(): %s", SPI_result_code_string(SPI_result));
+	options.params = parameters;
+	/* So that it sees the caller's snapshot and no newer one */
+	options.read_only = true;
+	options.must_return_tuples = true;
+	options.dest = &receiver.pub;
+	result = SPI_execute_plan_extended(plan, &options);
+	if (result < 0)
+		elog(ERROR, "alert_totals(): %s", SPI_result_code_string(result));
+	SPI_freeplan(plan);
+	MemoryContextDelete(receiver.row_context);
+}
+
+/* Offer every row that may belong to a window, exactly once */
+void
+mhm_alert_read(MhmAlertTotals *totals, const Datum *arguments)
+{
+	SPI_connect();
+	add_rows(totals, arguments, live_query, add_live_row);
+	add_rows(totals, arguments, rollup_query, add_rollup_row);
+	SPI_finish();
+}
