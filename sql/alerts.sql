@@ -63,6 +63,7 @@ comment on function meshhook_metrics.alert_annotations(jsonb, double precision, 
 create function meshhook_metrics.alert_values_apart(at timestamptz, rules uuid[])
 returns table (
 	rule_id uuid,
+	version xid,
 	labels jsonb,
 	value double precision,
 	error text)
@@ -73,23 +74,24 @@ as $$
 declare
 	middle constant integer := cardinality(rules) / 2;
 	rule_ids uuid[];
+	versions xid[];
 	groups jsonb[];
 	results double precision[];
 	errors text[];
 begin
 	begin
-		select array_agg(v.rule_id), array_agg(v.labels), array_agg(v.value), array_agg(v.error)
-		into rule_ids, groups, results, errors
+		select array_agg(v.rule_id), array_agg(v.version), array_agg(v.labels), array_agg(v.value), array_agg(v.error)
+		into rule_ids, versions, groups, results, errors
 		from meshhook_metrics.alert_values(alert_values_apart.at, alert_values_apart.rules) v;
 		return query
 		select u.*
-		from unnest(rule_ids, groups, results, errors) u;
+		from unnest(rule_ids, versions, groups, results, errors) u;
 		return;
 	-- Of what a rule or its data are the cause; others are everybody's
 	exception when data_exception or data_corrupted then
 		if middle = 0 then
 			return query
-			select rules[1], null::jsonb, null::double precision, sqlerrm;
+			select rules[1], null::xid, null::jsonb, null::double precision, sqlerrm;
 			return;
 		end if;
 	end;
@@ -119,6 +121,7 @@ declare
 	sound uuid[];
 	failed uuid[];
 	rule_ids uuid[];
+	versions xid[];
 	groups jsonb[];
 	results double precision[];
 	errors text[];
@@ -162,8 +165,8 @@ begin
 			and r.last_error is not null
 		order by r.last_error_at, r.id
 		limit failed_at_a_time);
-	select array_agg(v.rule_id), array_agg(v.labels), array_agg(v.value), array_agg(v.error)
-	into rule_ids, groups, results, errors
+	select array_agg(v.rule_id), array_agg(v.version), array_agg(v.labels), array_agg(v.value), array_agg(v.error)
+	into rule_ids, versions, groups, results, errors
 	from (
 		select v.*
 		from meshhook_metrics.alert_values_apart(evaluate_alerts.at, sound) v
@@ -173,41 +176,23 @@ begin
 		from unnest(failed) f (id)
 		cross join lateral meshhook_metrics.alert_values_apart(evaluate_alerts.at, array[f.id]) v) v;
 
-	-- Who changes a rule just now keeps it locked; then it is marked the next time
-	update meshhook_metrics.alert_rules r
-	set
-		last_error = e.error,
-		last_error_at = case when e.error is not null then evaluate_alerts.at end
-	from (
-		select l.id, max(v.error) as error
-		from (
-			select l.id
-			from meshhook_metrics.alert_rules l
-			where l.id = any (failed)
-				or l.id in (
-					select v.rule_id
-					from unnest(rule_ids, errors) v (rule_id, error)
-					where v.error is not null)
-			for update skip locked) l
-		join unnest(rule_ids, errors) v (rule_id, error)
-			on v.rule_id = l.id
-		group by l.id) e
-	where r.id = e.id
-		and (e.error is not null or r.last_error is not null);
-
 	with
 		values_found as materialized (
 			select v.*
-			from unnest(rule_ids, groups, results, errors) v (rule_id, labels, value, error)
+			from unnest(rule_ids, versions, groups, results, errors) v (rule_id, version, labels, value, error)
 		),
 		erring as materialized (
 			select distinct v.rule_id
 			from values_found v
 			where v.error is not null
 		),
+		-- What has been changed since is for the next time
 		evaluated as materialized (
 			select distinct v.rule_id
 			from values_found v
+			join meshhook_metrics.alert_rules r
+				on r.id = v.rule_id
+				and r.xmin = v.version
 			where v.rule_id not in (select e.rule_id from erring e)
 		),
 		-- What is active, and what may become it
@@ -384,6 +369,28 @@ begin
 	join told t
 		on t.rule_id = e.rule_id
 		and t.fingerprint = e.fingerprint;
+
+	-- Who changes a rule just now keeps it locked; then it is marked the next time
+	update meshhook_metrics.alert_rules r
+	set
+		last_error = e.error,
+		last_error_at = case when e.error is not null then evaluate_alerts.at end
+	from (
+		select l.id, max(v.error) as error
+		from (
+			select l.id
+			from meshhook_metrics.alert_rules l
+			where l.id = any (failed)
+				or l.id in (
+					select v.rule_id
+					from unnest(rule_ids, errors) v (rule_id, error)
+					where v.error is not null)
+			for update skip locked) l
+		join unnest(rule_ids, errors) v (rule_id, error)
+			on v.rule_id = l.id
+		group by l.id) e
+	where r.id = e.id
+		and (e.error is not null or r.last_error is not null);
 
 	told := meshhook_metrics.write_notifications(evaluate_alerts.at, resolved);
 	update meshhook_metrics.alert_state s

@@ -118,6 +118,7 @@ comment on function meshhook_metrics.alert_totals(timestamptz, uuid[], bigint[],
 create function meshhook_metrics.alert_values(at timestamptz, rules uuid[])
 returns table (
 	rule_id uuid,
+	version xid,
 	labels jsonb,
 	value double precision,
 	error text)
@@ -140,6 +141,7 @@ begin
 			select
 				row_number() over ()::integer as no,
 				r.id,
+				r.xmin as version,
 				r.tenant_id,
 				r.metric,
 				r.labels,
@@ -380,13 +382,14 @@ begin
 					and x.bucket >= alert_values.at - interval '1 day'
 					and x.bucket <= alert_values.at)
 		)
-	select c.id, null::jsonb, null::double precision, p.problem
+	select c.id, c.version, null::jsonb, null::double precision, p.problem
 	from problems p
 	join chosen c
 		on c.no = p.no
 	union all
 	select
 		c.id,
+		c.version,
 		coalesce(r.labels, '{}'),
 		r.value,
 		case
@@ -405,5 +408,5 @@ end
 $$;
 
 comment on function meshhook_metrics.alert_values(timestamptz, uuid[]) is
-'The values that some alert rules compare at a moment: a row for each rule, or for each of its groups. value is null where there is none (a ratio''s also while its denominator is too small); a counter that has rested has 0. A rule that cannot be evaluated has one row, without labels and with an error. A group goes a day after its last sample.
+'The values that some alert rules compare at a moment: a row for each rule, or for each of its groups, with the version (xmin) of the rule that was evaluated. value is null where there is none (a ratio''s also while its denominator is too small); a counter that has rested has 0. A rule that cannot be evaluated has one row, without labels and with an error. A group goes a day after its last sample.
 Errors: 22003 where a sum is beyond what a double can hold; evaluate_alerts() finds out of which rule.';

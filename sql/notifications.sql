@@ -122,7 +122,7 @@ begin
 			group by c.rule_id, c.tenant_id, c.part
 		),
 		outgoing as (
-			insert into meshhook_metrics.alert_notifications (tenant_id, rule_id, receiver, payload, created_at, next_attempt_at)
+			insert into meshhook_metrics.alert_notifications (tenant_id, rule_id, receiver, payload)
 			select
 				p.tenant_id,
 				p.rule_id,
@@ -137,9 +137,7 @@ begin
 					'commonLabels', m.labels,
 					'commonAnnotations', m.annotations,
 					'externalURL', '',
-					'alerts', p.alerts),
-				write_notifications.at,
-				write_notifications.at
+					'alerts', p.alerts)
 			from parts p
 			join common m
 				on m.rule_id = p.rule_id

@@ -22,11 +22,11 @@
 #define EVALUATE_TIMEOUT_MS		(30 * 1000)
 #define SEND_TIMEOUT_MS			(30 * 1000)
 
-static void evaluate(void);
-static void send(void);
+static void evaluate_rules(void);
+static void send_notifications(void);
 
-Duty		mhm_evaluate_duty = {.what = "evaluate alert rules", .timeout_ms = EVALUATE_TIMEOUT_MS, .perform = evaluate};
-Duty		mhm_send_duty = {.what = "send notifications", .timeout_ms = SEND_TIMEOUT_MS, .perform = send};
+Duty		mhm_evaluate_duty = {.what = "evaluate alert rules", .timeout_ms = EVALUATE_TIMEOUT_MS, .perform = evaluate_rules};
+Duty		mhm_send_duty = {.what = "send notifications", .timeout_ms = SEND_TIMEOUT_MS, .perform = send_notifications};
 
 static instr_time last_evaluation;	/* when it began */
 
@@ -49,7 +49,7 @@ note_evaluation(TimestampTz at, double milliseconds)
 }
 
 static void
-evaluate(void)
+evaluate_rules(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	instr_time	began;
@@ -70,7 +70,7 @@ evaluate(void)
 }
 
 static void
-send(void)
+send_notifications(void)
 {
 	if (mhm_store_enter())
 	{
