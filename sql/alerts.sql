@@ -114,6 +114,9 @@ set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set jit = off
 set work_mem = '64MB'
+-- There can be two rules, or ten thousand, and the planner does not know
+set plan_cache_mode = force_custom_plan
+set enable_nestloop = off
 as $$
 declare
 	-- Rules that failed are tried apart, some at a time, so that they do not cost much

@@ -126,11 +126,14 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set jit = off
 set work_mem = '64MB'
--- Nothing is known of what parts of the statement bring, or of a leaf that has not been
--- analyzed yet
-set enable_seqscan = off
-set enable_sort = off
+set plan_cache_mode = force_custom_plan
+-- The planner knows nothing of what parts of the statement bring, or of a leaf that has
+-- not been analyzed yet, and a join as a loop over thousands of rules takes minutes.
+-- What is to be looked up by an index is written as a lateral subquery.
+set enable_nestloop = off
 set enable_mergejoin = off
+set enable_sort = off
+set enable_seqscan = off
 rows 10000
 as $$
 #variable_conflict use_column
@@ -195,10 +198,14 @@ begin
 			from terms t
 			join spans w
 				on w.time_window = t.time_window
-			join meshhook_metrics.series s
-				on s.tenant_id = t.tenant_id
-				and s.metric = t.metric
-				and s.labels @> t.labels
+			-- By its index: the table has the series of years
+			cross join lateral (
+				select s.*
+				from meshhook_metrics.series s
+				where s.tenant_id = t.tenant_id
+					and s.metric = t.metric
+					and s.labels @> t.labels
+				offset 0) s
 		),
 		-- A rule's part, or a group of it
 		targets as materialized (

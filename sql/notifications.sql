@@ -11,6 +11,7 @@ returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
+set plan_cache_mode = force_custom_plan
 as $$
 declare
 	-- More of them make further notifications
@@ -56,17 +57,21 @@ begin
 		told as materialized (
 			select
 				f.rule_id, f.tenant_id, f.fingerprint, 'firing' as status, f.name, f.severity, f.labels, f.texts,
-				coalesce(e.at, f.since) as starts_at, null::timestamptz as ends_at
+				coalesce((
+					select e.at
+					from meshhook_metrics.alert_events e
+					where e.id = f.fired_event_id), f.since) as starts_at,
+				null::timestamptz as ends_at
 			from firing f
-			left join meshhook_metrics.alert_events e
-				on e.id = f.fired_event_id
 			union all
 			select
 				e.rule_id, e.tenant_id, e.fingerprint, 'resolved', e.name, e.severity, e.labels, e.annotations,
-				coalesce(f.at, e.started_at), e.at
+				coalesce((
+					select f.at
+					from meshhook_metrics.alert_events f
+					where f.id = e.fired_event_id), e.started_at),
+				e.at
 			from meshhook_metrics.alert_events e
-			left join meshhook_metrics.alert_events f
-				on f.id = e.fired_event_id
 			where e.id = any (write_notifications.resolved)
 		),
 		numbered as materialized (
