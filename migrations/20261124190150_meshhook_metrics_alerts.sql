@@ -15,15 +15,26 @@ create table if not exists meshhook_metrics.alert_state (
 	only_row boolean primary key default true check (only_row),
 	evaluated_at timestamptz not null default '-infinity',
 	rules bigint not null default 0,
-	rules_failing bigint not null default 0
+	rules_failing bigint not null default 0,
+	alerts_left_out bigint not null default 0
 ) with (fillfactor = 50);
 
 comment on table meshhook_metrics.alert_state is
-'One row: when the rules were evaluated last, how many there were, and how many of them could not be. Who evaluates holds it.';
+'One row: when the rules were evaluated last, how many there were, how many of them could not be, and how many alerts were left out because their tenant has 1000 active ones. Who evaluates holds it.';
 
 insert into meshhook_metrics.alert_state
 default values
 on conflict (only_row) do nothing;
+
+create table if not exists meshhook_metrics.alert_suspensions (
+	tenant_id uuid primary key,
+	until timestamptz not null,
+	failures integer not null,
+	error text not null
+);
+
+comment on table meshhook_metrics.alert_suspensions is
+'Tenants whose rules could not be evaluated together, most likely because that took too long, and are left alone until then, so that they hold nobody up: a minute, doubled each time up to an hour. Their alerts stay as they are.';
 
 create table if not exists meshhook_metrics.alert_rules (
 	id uuid primary key default pg_catalog.gen_random_uuid(),
@@ -59,7 +70,7 @@ create table if not exists meshhook_metrics.alert_rules (
 comment on table meshhook_metrics.alert_rules is
 'What shall be told of: an aggregate of a metric over time_window, compared with a threshold. Written by the users of the tenant that it belongs to; the platform''s rules have the nil UUID.
 metric, labels: the series, those whose labels contain these. aggregate: as of query_range(). denominator_...: where it is set, the value is a ratio, and known only while the denominator is above 0 and at least denominator_min. group_by: an alert for each combination of these labels'' values. comparison: value, comparison, threshold, from left to right. recovery_threshold: what is firing goes on until the comparison with this one is false as well. for_duration: how long it has to hold before it fires; keep_firing_for: how long it has to have ceased before it is resolved. no_data: what becomes of it while there is no value: ok (as if the comparison were false), firing (as if it were true), keep_last (nothing changes); the first two once there has been none for no_data_for. annotations: texts with {{ value }}, {{ threshold }} and {{ labels.x }}; runbook_url is a link. repeat_interval: how often it is told of again while it is firing, null: never. silenced_until: until then it is not told of.
-last_error: why the rule could not be evaluated, since last_error_at; until that is mended its alerts stay as they are.';
+last_error: why the rule could not be evaluated when it was tried last, at last_error_at; until that is mended its alerts stay as they are.';
 
 create index if not exists alert_rules_failing
 on meshhook_metrics.alert_rules (last_error_at)
@@ -173,7 +184,7 @@ payload: Alertmanager''s webhook, version 4. attempts: how often it was taken; n
 create or replace function meshhook_metrics.check_alert_rule()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
 	key_pattern constant text := '^[a-zA-Z_][a-zA-Z0-9_]{0,63}$';
@@ -204,6 +215,14 @@ begin
 	end loop;
 	new.labels := meshhook_metrics.query_range_filter(new.labels);
 	new.denominator_labels := meshhook_metrics.query_range_filter(new.denominator_labels);
+	if pg_catalog.octet_length(new.labels::pg_catalog.text) > 4000
+		or pg_catalog.octet_length(new.denominator_labels::pg_catalog.text) > 4000
+	then
+		raise exception 'labels of rule "%" are too long', new.name
+			using
+				errcode = 'invalid_parameter_value',
+				hint = 'No series has more than 10 labels with values of 256 bytes; look for those that matter.';
+	end if;
 	perform meshhook_metrics.query_range_aggregate(new.aggregate, null, new.metric);
 
 	if new.denominator_metric is null and (new.denominator_labels <> '{}' or new.denominator_min <> 0) then
@@ -316,9 +335,11 @@ begin
 
 	perform meshhook_metrics.check_alert_annotations(new.annotations);
 	new.updated_at := pg_catalog.now();
-	-- It may be mended
-	new.last_error := null;
-	new.last_error_at := null;
+	-- It may be mended, so it is the next to be tried; apart from others, as long as it
+	-- has an error
+	if new.last_error is not null then
+		new.last_error_at := '-infinity';
+	end if;
 	return new;
 end
 $$;
@@ -329,7 +350,7 @@ comment on function meshhook_metrics.check_alert_rule() is
 create or replace function meshhook_metrics.check_alert_annotations(annotations jsonb)
 returns void
 language plpgsql immutable parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
 	wrong record;
@@ -340,29 +361,36 @@ begin
 				errcode = 'invalid_parameter_value',
 				hint = 'Give texts by name, like {"summary": "error rate is {{ value }}"}.';
 	end if;
-	if (select pg_catalog.count(*) from pg_catalog.jsonb_object_keys(annotations)) > 20 then
-		raise exception 'there are more than 20 annotations'
+	if (select pg_catalog.count(*) from pg_catalog.jsonb_object_keys(annotations)) > 20
+		or pg_catalog.octet_length(annotations::pg_catalog.text) > 4000
+	then
+		raise exception 'annotations are too long'
 			using
 				errcode = 'invalid_parameter_value',
+				detail = 'There are more than 20, or they have more than 4000 bytes in all.',
 				hint = 'Put longer instructions behind runbook_url.';
+	end if;
+	if pg_catalog.regexp_count(annotations::pg_catalog.text, '\{\{') > 20 then
+		raise exception 'annotations have more than 20 {{ }}'
+			using
+				errcode = 'invalid_parameter_value',
+				hint = 'Name what matters, and put the rest behind runbook_url.';
 	end if;
 
 	for wrong in
-		select a.key, pg_catalog.jsonb_typeof(a.value) as type, pg_catalog.length(a.value #>> '{}') as length
+		select a.key, pg_catalog.jsonb_typeof(a.value) as type
 		from pg_catalog.jsonb_each(annotations) a
 		where pg_catalog.jsonb_typeof(a.value) <> 'string'
-			or pg_catalog.length(a.value #>> '{}') > 4000
 			or a.key !~ '^[a-zA-Z_][a-zA-Z0-9_]{0,63}$'
 	loop
 		raise exception 'annotation "%" %', pg_catalog.left(wrong.key, 200),
 				case
 					when wrong.type <> 'string' then 'is not a text, but ' || wrong.type
-					when wrong.length > 4000 then pg_catalog.format('has %s characters', wrong.length)
 					else 'has a strange name'
 				end
 			using
 				errcode = 'invalid_parameter_value',
-				hint = 'Names have letters, digits and underscores, at most 64; texts have at most 4000 characters.';
+				hint = 'Names have letters, digits and underscores, at most 64; give each a text.';
 	end loop;
 
 	for wrong in
@@ -398,22 +426,29 @@ create or replace function meshhook_metrics.count_alert_rules()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+-- pg_temp last, or a type of the caller's there would be taken for one of PostgreSQL's
+set search_path = pg_catalog, pg_temp
 as $$
 declare
 	allowed bigint;
 begin
+	-- A snapshot from before would not show what others have inserted since
+	if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+		raise exception 'alert rules are inserted in transactions that are READ COMMITTED'
+			using
+				errcode = 'invalid_transaction_state',
+				hint = 'Begin with BEGIN ISOLATION LEVEL READ COMMITTED.';
+	end if;
 	-- One at a time for a tenant, so that none overlooks another's
-	perform pg_catalog.pg_advisory_xact_lock(
-		pg_catalog.hashtext('meshhook_metrics.alert_rules'), pg_catalog.hashtext(new.tenant_id::text));
+	perform pg_advisory_xact_lock(hashtext('meshhook_metrics.alert_rules'), hashtext(new.tenant_id::pg_catalog.text));
 	allowed := coalesce(
-		(select s.value::bigint
+		(select s.value::pg_catalog.int8
 		from meshhook_metrics.settings s
 		where s.name = 'max_alert_rules'
 			and s.tenant_id = new.tenant_id
 			and s.value ~ '^[0-9]{1,9}$'),
 		100);
-	if (select pg_catalog.count(*) from meshhook_metrics.alert_rules r where r.tenant_id = new.tenant_id) > allowed then
+	if (select count(*) from meshhook_metrics.alert_rules r where r.tenant_id = new.tenant_id) > allowed then
 		raise exception 'this tenant has % alert rules already, as many as it may have', allowed
 			using
 				errcode = 'configuration_limit_exceeded',
@@ -443,7 +478,7 @@ execute function meshhook_metrics.count_alert_rules();
 create or replace function meshhook_metrics.check_alert_receiver()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
 	if new.name !~ '^[^[:cntrl:]]{1,128}$' then
@@ -488,7 +523,7 @@ declare
 	storage text;
 begin
 	foreach storage in array array[
-		'alert_state', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications']
+		'alert_state', 'alert_suspensions', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications']
 	loop
 		execute pg_catalog.format('alter table meshhook_metrics.%I enable row level security', storage);
 	end loop;

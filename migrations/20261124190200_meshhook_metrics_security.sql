@@ -58,7 +58,7 @@ declare
 	keeper name;
 	own_storage text[] := array[
 		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings',
-		'alert_state', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications'];
+		'alert_state', 'alert_suspensions', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications'];
 	own_functions text[] := array[
 		'labels_digest', 'check_settings', 'tenant_ids',
 		'check_alert_rule', 'check_alert_annotations', 'check_alert_receiver', 'count_alert_rules'];
@@ -171,13 +171,13 @@ declare
 	api_role name;
 	tables text[] := array[
 		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings',
-		'alert_state', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications'];
+		'alert_state', 'alert_suspensions', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications'];
 	for_tenants text[] := array[
 		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state',
 		'alert_rules', 'alerts', 'alert_events'];
-	-- The rest of a rule is the server's: times, errors
+	-- The rest of a rule is the server's: id, times, errors
 	written_by_people constant text :=
-		'id, tenant_id, name, metric, labels, aggregate, denominator_metric, denominator_labels, denominator_min, group_by, comparison, threshold, '
+		'tenant_id, name, metric, labels, aggregate, denominator_metric, denominator_labels, denominator_min, group_by, comparison, threshold, '
 		'recovery_threshold, time_window, for_duration, keep_firing_for, no_data, no_data_for, severity, annotations, '
 		'repeat_interval, enabled, silenced_until';
 	api_roles name[] := array(

@@ -6,6 +6,10 @@
 -- transaction does all of it, and holds the row of alert_state, so evaluations come
 -- one after the other, and no change is lost or told twice.
 --
+-- Tenants are evaluated together, since that is fast. Where it fails, by what one tenant
+-- has written or by the time it takes, the worker evaluates each tenant apart, and
+-- leaves those alone that fail (suspend_alerts()).
+--
 -- Rules are read and not locked: somebody who keeps one locked holds nobody up.
 
 create function meshhook_metrics.alert_text(template text, value double precision, threshold double precision, labels jsonb)
@@ -14,15 +18,15 @@ language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 	-- One pass: what a label brings is text, whatever it looks like
-	select string_agg(
+	select left(string_agg(
 		case
 			when t.token[1] !~ '^\{\{' then t.token[1]
 			when p.name = 'value' then coalesce(n.shown, 'no data')
 			when p.name = 'threshold' then threshold::text
 			when p.name ~ '^labels\.' then coalesce(labels ->> substr(p.name, 8), '')
 			else t.token[1]
-		end, '' order by t.position)
-	from regexp_matches(template, '\{\{\s*[a-zA-Z0-9_.]+\s*\}\}|[^{]+|\{', 'g') with ordinality t (token, position)
+		end, '' order by t.position), 2000)
+	from regexp_matches(template, '\{\{\s*[a-zA-Z0-9_.]+\s*\}\}|(?:(?!\{\{).)+|\{', 'g') with ordinality t (token, position)
 	cross join lateral (select btrim(t.token[1], E'{} \t\r\n') as name) p
 	-- Six digits are enough for people
 	cross join (
@@ -35,7 +39,7 @@ as $$
 $$;
 
 comment on function meshhook_metrics.alert_text(text, double precision, double precision, jsonb) is
-'A text of an alert with {{ value }} (six digits; "no data" where there is none), {{ threshold }} and {{ labels.x }} put in; a label that is not there is empty. What is put in is not looked through again.';
+'A text of an alert with {{ value }} (six digits; "no data" where there is none), {{ threshold }} and {{ labels.x }} put in; a label that is not there is empty. What is put in is not looked through again. At most 2000 characters.';
 
 create function meshhook_metrics.alert_annotations(
 	annotations jsonb,
@@ -107,7 +111,7 @@ $$;
 comment on function meshhook_metrics.alert_values_apart(timestamptz, uuid[]) is
 'As alert_values(), but a rule for which that is an error has a row that says so, and the others have their values: by halves, until the rule is found.';
 
-create function meshhook_metrics.evaluate_alerts(at timestamptz default pg_catalog.now())
+create function meshhook_metrics.evaluate_tenant_alerts(at timestamptz, tenants uuid[])
 returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -121,6 +125,7 @@ as $$
 declare
 	-- Rules that failed are tried apart, some at a time, so that they do not cost much
 	failed_at_a_time constant integer := 20;
+	active_of_a_tenant constant integer := 1000;
 	sound uuid[];
 	failed uuid[];
 	rule_ids uuid[];
@@ -130,6 +135,7 @@ declare
 	errors text[];
 	changes bigint;
 	resolved bigint[];
+	left_out bigint;
 	told bigint;
 begin
 	perform meshhook_metrics.require_storage();
@@ -160,24 +166,35 @@ begin
 		from meshhook_metrics.alert_rules r
 		where r.enabled
 			and r.last_error is null
+			and (tenants is null or r.tenant_id = any (tenants))
+			and r.tenant_id not in (
+				select s.tenant_id
+				from meshhook_metrics.alert_suspensions s
+				where s.until > evaluate_tenant_alerts.at)
 		order by r.tenant_id);
 	failed := array(
 		select r.id
 		from meshhook_metrics.alert_rules r
 		where r.enabled
 			and r.last_error is not null
+			and (tenants is null or r.tenant_id = any (tenants))
+			and r.tenant_id not in (
+				select s.tenant_id
+				from meshhook_metrics.alert_suspensions s
+				where s.until > evaluate_tenant_alerts.at)
 		order by r.last_error_at, r.id
-		limit failed_at_a_time);
+		limit failed_at_a_time
+		for update skip locked);
 	select array_agg(v.rule_id), array_agg(v.version), array_agg(v.labels), array_agg(v.value), array_agg(v.error)
 	into rule_ids, versions, groups, results, errors
 	from (
 		select v.*
-		from meshhook_metrics.alert_values_apart(evaluate_alerts.at, sound) v
+		from meshhook_metrics.alert_values_apart(evaluate_tenant_alerts.at, sound) v
 		where cardinality(sound) > 0
 		union all
 		select v.*
 		from unnest(failed) f (id)
-		cross join lateral meshhook_metrics.alert_values_apart(evaluate_alerts.at, array[f.id]) v) v;
+		cross join lateral meshhook_metrics.alert_values_apart(evaluate_tenant_alerts.at, array[f.id]) v) v;
 
 	with
 		values_found as materialized (
@@ -201,7 +218,7 @@ begin
 		-- What is active, and what may become it
 		observed as materialized (
 			select
-				a as alert,
+				a::meshhook_metrics.alerts as alert,
 				coalesce(v.rule_id, a.rule_id) as rule_id,
 				coalesce(v.labels, a.labels) as labels,
 				v.value,
@@ -215,11 +232,17 @@ begin
 				select v.*
 				from values_found v
 				where v.rule_id in (select e.rule_id from evaluated e)) v
-			full join meshhook_metrics.alerts a
+			full join (
+				select a.*
+				from meshhook_metrics.alerts a
+				where tenants is null
+					or a.tenant_id = any (tenants)) a
 				on a.rule_id = v.rule_id
 				and a.labels = v.labels
+			-- A rule of another tenant that has got the id of a deleted one is none of the alert's
 			left join meshhook_metrics.alert_rules r
 				on r.id = coalesce(v.rule_id, a.rule_id)
+				and (a.tenant_id is null or r.tenant_id = a.tenant_id)
 			cross join lateral (
 				select
 					case when a.state = 'firing' then coalesce(r.recovery_threshold, r.threshold) else r.threshold end as threshold) t
@@ -242,14 +265,14 @@ begin
 					when not o.has_group and o.rule_id not in (select e.rule_id from evaluated e) then null
 					when not o.has_group then false
 					when o.value is not null then o.holds
-					when (o.rule).no_data = 'keep_last' or evaluate_alerts.at - d.no_data_since < (o.rule).no_data_for then null
+					when (o.rule).no_data = 'keep_last' or evaluate_tenant_alerts.at - d.no_data_since < (o.rule).no_data_for then null
 					else (o.rule).no_data = 'firing'
 				end as met
 			from observed o
 			cross join lateral (
 				select
 					case
-						when o.value is null and o.has_group then least((o.alert).no_data_since, evaluate_alerts.at)
+						when o.value is null and o.has_group then least((o.alert).no_data_since, evaluate_tenant_alerts.at)
 						when not o.has_group then (o.alert).no_data_since
 					end as no_data_since) d
 			where (o.alert).rule_id is not null
@@ -262,11 +285,11 @@ begin
 				j.*,
 				case
 					-- A value after there was none, or the reverse, begins anew
-					when (j.alert).state = 'pending' and j.met and (j.alert).reason <> j.reason then evaluate_alerts.at
-					else least((j.alert).started_at, evaluate_alerts.at)
+					when (j.alert).state = 'pending' and j.met and (j.alert).reason <> j.reason then evaluate_tenant_alerts.at
+					else least((j.alert).started_at, evaluate_tenant_alerts.at)
 				end as started_at,
 				case
-					when j.met is false and (j.alert).state = 'firing' then least((j.alert).recovering_since, evaluate_alerts.at)
+					when j.met is false and (j.alert).state = 'firing' then least((j.alert).recovering_since, evaluate_tenant_alerts.at)
 					when j.met is null then (j.alert).recovering_since
 				end as recovering_since
 			from judged j
@@ -285,18 +308,21 @@ begin
 					when t.met is null then (t.alert).state
 					when (t.alert).state = 'pending' and not t.met then 'inactive'
 					when (t.alert).state = 'pending' and t.reason = 'no_data' then 'firing'
-					when (t.alert).state = 'pending' and evaluate_alerts.at - t.started_at >= (t.rule).for_duration then 'firing'
+					when (t.alert).state = 'pending' and evaluate_tenant_alerts.at - t.started_at >= (t.rule).for_duration then 'firing'
 					when (t.alert).state = 'firing' and not t.met
 						and (
 							t.reason in ('deleted', 'disabled', 'group_gone')
-							or evaluate_alerts.at - t.recovering_since >= (t.rule).keep_firing_for)
+							or evaluate_tenant_alerts.at - t.recovering_since >= (t.rule).keep_firing_for)
 						then 'resolved'
 					else (t.alert).state
 				end as state,
 				coalesce((t.rule).name, (t.alert).name) as name,
 				coalesce((t.rule).severity, (t.alert).severity) as severity,
 				coalesce((t.alert).fingerprint,
-					left(encode(sha256(convert_to(t.rule_id || ' ' || t.labels::text, 'UTF8')), 'hex'), 16)) as fingerprint
+					left(encode(sha256(convert_to(t.rule_id || ' ' || t.labels::text, 'UTF8')), 'hex'), 32)) as fingerprint,
+				row_number() over (
+					partition by coalesce((t.alert).tenant_id, (t.rule).tenant_id)
+					order by (t.alert).rule_id is null, t.rule_id) as of_tenant
 			from timed t
 		),
 		told as materialized (
@@ -309,6 +335,8 @@ begin
 						d.labels || jsonb_build_object('alertname', d.name, 'severity', d.severity, 'tenant_id', (d.rule).tenant_id))
 				end as annotations
 			from decided d
+			where (d.alert).rule_id is not null
+				or d.of_tenant <= active_of_a_tenant
 		),
 		events as (
 			insert into meshhook_metrics.alert_events (
@@ -316,7 +344,7 @@ begin
 				started_at, fired_event_id)
 			select
 				t.rule_id, coalesce((t.alert).tenant_id, (t.rule).tenant_id), t.fingerprint, t.name, t.severity, t.labels,
-				t.annotations, t.state, t.reason, t.value, (t.rule).threshold, evaluate_alerts.at, t.started_at,
+				t.annotations, t.state, t.reason, t.value, (t.rule).threshold, evaluate_tenant_alerts.at, t.started_at,
 				case when t.state = 'resolved' then (t.alert).fired_event_id end
 			from told t
 			where t.changes
@@ -339,7 +367,7 @@ begin
 				t.annotations, t.state,
 				case when t.met or (t.alert).rule_id is null then t.reason else (t.alert).reason end,
 				case when t.has_group then t.value else (t.alert).value end,
-				case when t.changes then evaluate_alerts.at else (t.alert).since end,
+				case when t.changes then evaluate_tenant_alerts.at else (t.alert).since end,
 				t.started_at, t.recovering_since, t.no_data_since,
 				coalesce((t.alert).fired_event_id, e.id),
 				(t.alert).notified_at
@@ -366,8 +394,9 @@ begin
 		)
 	select
 		count(*),
-		array_agg(e.id) filter (where e.state = 'resolved' and (t.alert).notified_at is not null)
-	into changes, resolved
+		array_agg(e.id) filter (where e.state = 'resolved' and (t.alert).notified_at is not null),
+		(select count(*) from decided) - (select count(*) from told)
+	into changes, resolved, left_out
 	from events e
 	join told t
 		on t.rule_id = e.rule_id
@@ -377,7 +406,7 @@ begin
 	update meshhook_metrics.alert_rules r
 	set
 		last_error = e.error,
-		last_error_at = case when e.error is not null then evaluate_alerts.at end
+		last_error_at = case when e.error is not null then evaluate_tenant_alerts.at end
 	from (
 		select l.id, max(v.error) as error
 		from (
@@ -395,12 +424,15 @@ begin
 	where r.id = e.id
 		and (e.error is not null or r.last_error is not null);
 
-	told := meshhook_metrics.write_notifications(evaluate_alerts.at, resolved);
+	told := meshhook_metrics.write_notifications(evaluate_tenant_alerts.at, resolved, tenants);
+	delete from meshhook_metrics.alert_suspensions s
+	where s.until < evaluate_tenant_alerts.at - interval '1 day';
 	update meshhook_metrics.alert_state s
 	set
-		evaluated_at = evaluate_alerts.at,
+		evaluated_at = evaluate_tenant_alerts.at,
 		rules = c.rules,
-		rules_failing = c.failing
+		rules_failing = c.failing,
+		alerts_left_out = left_out
 	from (
 		select count(*) as rules, count(r.last_error) as failing
 		from meshhook_metrics.alert_rules r
@@ -415,7 +447,53 @@ begin
 end
 $$;
 
+comment on function meshhook_metrics.evaluate_tenant_alerts(timestamptz, uuid[]) is
+'evaluate_alerts() for the rules and alerts of some tenants, or (null) of all. The worker calls it for one tenant at a time where evaluating all together has failed.';
+
+create function meshhook_metrics.evaluate_alerts(at timestamptz default pg_catalog.now())
+returns bigint
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+	select meshhook_metrics.evaluate_tenant_alerts(evaluate_alerts.at, null)
+$$;
+
 comment on function meshhook_metrics.evaluate_alerts(timestamptz) is
 'Evaluates all enabled alert rules for a moment, and returns how many alerts changed their state: writes alerts, a row of alert_events for each change, and alert_notifications for what is to be told, all in one transaction, and notifies channel meshhook_metrics_alerts if there is anything. Counts what was flushed. The worker calls it after a flush, at most every meshhook_metrics.alert_interval; another call waits for the one before.
 A rule that cannot be evaluated gets last_error, its alerts stay as they are, and the others are evaluated.
 Errors: 22004, 22008 an at that is null or infinite, 55000 if the storage is not there or not whole.';
+
+create function meshhook_metrics.suspend_alerts(at timestamptz, tenant uuid, error text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+	ends timestamptz;
+begin
+	insert into meshhook_metrics.alert_suspensions as s (tenant_id, until, failures, error)
+	values (tenant, suspend_alerts.at + interval '1 minute', 1, suspend_alerts.error)
+	on conflict (tenant_id) do update
+	set
+		until = suspend_alerts.at + interval '1 minute' * least(60, 2 ^ least(s.failures, 10)),
+		failures = s.failures + 1,
+		error = excluded.error
+	returning s.until into ends;
+
+	update meshhook_metrics.alert_rules r
+	set
+		last_error = format('the rules of this tenant are not evaluated until %s, since evaluating them failed: %s',
+			to_char(ends at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), suspend_alerts.error),
+		last_error_at = suspend_alerts.at
+	from (
+		select l.id
+		from meshhook_metrics.alert_rules l
+		where l.tenant_id = tenant
+			and l.enabled
+		for update skip locked) l
+	where r.id = l.id;
+end
+$$;
+
+comment on function meshhook_metrics.suspend_alerts(timestamptz, uuid, text) is
+'Leaves the rules of a tenant alone for a minute, doubled each time up to an hour, and says so in their last_error; its alerts stay as they are. For the worker, where evaluating them apart failed as well.';

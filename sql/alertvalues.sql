@@ -329,11 +329,11 @@ begin
 					on w.time_window = c.time_window
 				where w.error is not null
 				union all
-				select s.no, format('group_by makes %s alerts of this rule; it can have 500', count(*))
+				select s.no, format('group_by makes %s alerts of this rule; it can have 100', count(*))
 				from parts s
 				where s.part = 1
 				group by s.no
-				having count(*) > 500) p
+				having count(*) > 100) p
 			group by p.no
 		),
 		-- A ratio's groups are those of its denominator; what has not failed yet has no

@@ -121,6 +121,17 @@ begin
 				select
 				from meshhook_metrics.alerts a
 				where a.fired_event_id = e.id);
+		-- One tenant does not fill the disk
+		delete from meshhook_metrics.alert_events e
+		using (
+			select n.id, row_number() over (partition by n.tenant_id order by n.id desc) as place
+			from meshhook_metrics.alert_events n) n
+		where n.id = e.id
+			and n.place > 100000
+			and not exists (
+				select
+				from meshhook_metrics.alerts a
+				where a.fired_event_id = e.id);
 		delete from meshhook_metrics.alert_notifications n
 		where n.created_at < pg_catalog.now() - meshhook_metrics.retention('notifications');
 	end if;

@@ -6,7 +6,7 @@
 -- A notification is delivered at least once. Those of one rule go to a receiver one
 -- after the other, so that no "resolved" overtakes its "firing".
 
-create function meshhook_metrics.write_notifications(at timestamptz, resolved bigint[])
+create function meshhook_metrics.write_notifications(at timestamptz, resolved bigint[], tenants uuid[])
 returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -16,6 +16,8 @@ as $$
 declare
 	-- More of them make further notifications
 	alerts_each constant integer := 100;
+	-- Of a rule and receiver; what is waiting beyond that gives way
+	waiting_allowed constant integer := 20;
 	-- Rules of which there is something to tell
 	due uuid[];
 	written bigint;
@@ -25,7 +27,9 @@ begin
 		from meshhook_metrics.alerts a
 		join meshhook_metrics.alert_rules r
 			on r.id = a.rule_id
+			and r.tenant_id = a.tenant_id
 		where a.state = 'firing'
+			and (write_notifications.tenants is null or a.tenant_id = any (write_notifications.tenants))
 			and r.enabled
 			and (r.silenced_until > write_notifications.at) is not true
 			and (
@@ -49,6 +53,7 @@ begin
 			from meshhook_metrics.alerts a
 			join meshhook_metrics.alert_rules r
 				on r.id = a.rule_id
+				and r.tenant_id = a.tenant_id
 			where a.rule_id = any (due)
 				and a.state = 'firing'
 				and r.enabled
@@ -165,12 +170,40 @@ begin
 	select count(*)
 	into written
 	from outgoing;
+
+	-- Nobody takes them, or not fast enough: where everything fires, the next one in which
+	-- everything fires says it all, and the oldest are of the least interest
+	update meshhook_metrics.alert_notifications w
+	set
+		dead_at = now(),
+		last_error = 'gave way to a newer notification before it was taken'
+	from (
+		select
+			o.*,
+			row_number() over (partition by o.tenant_id, o.rule_id, o.receiver order by o.id desc) as place,
+			lead(o.only_fires) over following and lead(o.created_at) over following > o.created_at as is_repeated
+		from (
+			select
+				o.id,
+				o.tenant_id,
+				o.rule_id,
+				o.receiver,
+				o.created_at,
+				not o.payload -> 'alerts' @> '[{"status": "resolved"}]' as only_fires
+			from meshhook_metrics.alert_notifications o
+			where o.rule_id = any (due)
+				and o.delivered_at is null
+				and o.dead_at is null) o
+		window following as (partition by o.tenant_id, o.rule_id, o.receiver order by o.id)) o
+	where w.id = o.id
+		and w.attempts = 0
+		and (o.only_fires and o.is_repeated or o.place > waiting_allowed);
 	return written;
 end
 $$;
 
-comment on function meshhook_metrics.write_notifications(timestamptz, bigint[]) is
-'Writes to the outbox what is to be told: of alerts that fire and were not told of, of those whose repeat_interval is over, and of these resolved events; none that is silenced, but for what was told of and is resolved. A notification for each receiver, rule and hundred alerts, with all that fires of the rule. Returns how many it wrote. For evaluate_alerts().';
+comment on function meshhook_metrics.write_notifications(timestamptz, bigint[], uuid[]) is
+'Writes to the outbox what is to be told: of alerts that fire and were not told of, of those whose repeat_interval is over, and of these resolved events; none that is silenced, but for what was told of and is resolved. A notification for each receiver, rule and hundred alerts, with all that fires of the rule. One that nobody has taken yet gives way to the next of its rule and receiver if everything in both is firing, and where there are twenty newer ones. Of some tenants, or (null) of all. Returns how many it wrote. For evaluate_alerts().';
 
 create function meshhook_metrics.claim_notifications(n integer default 10, with_url boolean default false)
 returns table (
@@ -193,10 +226,23 @@ begin
 				errcode = case when n is null then 'null_value_not_allowed' else 'invalid_parameter_value' end,
 				hint = 'Take from 1 to 1000 notifications.';
 	end if;
+	-- Taken as often as finish_notification() allows, and never finished
+	update meshhook_metrics.alert_notifications w
+	set
+		dead_at = clock_timestamp(),
+		last_error = coalesce(w.last_error, format('it was taken %s times, and never finished', w.attempts))
+	where w.delivered_at is null
+		and w.dead_at is null
+		and w.attempts >= 12
+		and w.next_attempt_at <= clock_timestamp();
+
+	-- Tenants by turns, so that one with many does not keep the others waiting
 	return query
 	with
-		due as materialized (
-			select w.id
+		heads as materialized (
+			select
+				w.id,
+				row_number() over (partition by w.tenant_id order by w.next_attempt_at, w.id) as turn
 			from meshhook_metrics.alert_notifications w
 			where w.delivered_at is null
 				and w.dead_at is null
@@ -218,9 +264,19 @@ begin
 						and before.id < w.id
 						and before.delivered_at is null
 						and before.dead_at is null)
-			order by w.next_attempt_at, w.id
+		),
+		due as materialized (
+			select w.id
+			from meshhook_metrics.alert_notifications w
+			join heads h
+				on h.id = w.id
+			-- Another may have taken it since
+			where w.next_attempt_at <= clock_timestamp()
+				and w.delivered_at is null
+				and w.dead_at is null
+			order by h.turn, w.id
 			limit claim_notifications.n
-			for update skip locked
+			for update of w skip locked
 		),
 		taken as (
 			update meshhook_metrics.alert_notifications w
@@ -287,6 +343,47 @@ declare
 begin
 	if not exists (select from pg_extension e where e.extname = 'pg_net') then
 		return 0;
+	end if;
+	-- pg_net lets everybody write to its tables, and what somebody hangs on them would run
+	-- with our rights
+	execute 'lock table net.http_request_queue in row exclusive mode';
+	if exists (
+			select
+			from pg_trigger t
+			where t.tgrelid = to_regclass('net.http_request_queue')
+				and not t.tgisinternal
+				and not exists (
+					select
+					from pg_depend d
+					join pg_extension e
+						on e.oid = d.refobjid
+					where d.classid = 'pg_proc'::regclass
+						and d.objid = t.tgfoid
+						and d.refclassid = 'pg_extension'::regclass
+						and d.deptype = 'e'
+						and e.extname = 'pg_net'))
+		or exists (
+			select
+			from pg_proc p
+			join pg_namespace s
+				on s.oid = p.pronamespace
+			where s.nspname = 'net'
+				and p.proname = 'http_post'
+				and not exists (
+					select
+					from pg_depend d
+					join pg_extension e
+						on e.oid = d.refobjid
+					where d.classid = 'pg_proc'::regclass
+						and d.objid = p.oid
+						and d.refclassid = 'pg_extension'::regclass
+						and d.deptype = 'e'
+						and e.extname = 'pg_net'))
+	then
+		raise exception 'nothing is sent, since somebody has put a trigger on net.http_request_queue, or a function of his own in place of net.http_post'
+			using
+				errcode = 'insufficient_privilege',
+				hint = 'Find out who; drop it, and revoke all on the tables of schema net from public.';
 	end if;
 
 	for answered in

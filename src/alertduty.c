@@ -3,11 +3,16 @@
  * alertduty.c
  *	  What the flush worker does for alerts, and when.
  *
- * Owns the two duties, evaluating the rules and handing notifications to pg_net,
+ * Owns the duties of evaluating the rules and of handing notifications to pg_net,
  * each a transaction of its own as the owner of the tables; the work is SQL's
  * (sql/alerts.sql, sql/notifications.sql).  Called by worker.c after a flush, so
  * that what was recorded before it is judged at once.  An evaluation that is
  * killed has changed nothing, and the next one comes to the same.
+ *
+ * All tenants are evaluated in one transaction.  Tenants write the rules, so where
+ * that fails by what is in them, or takes too long, each tenant gets a transaction
+ * and a short time of its own, and who fails again is left alone for a while.
+ * Between tenants the worker goes back to flushing when it is time to.
  *
  *-------------------------------------------------------------------------
  */
@@ -15,27 +20,49 @@
 
 #include "access/xact.h"
 #include "alertduty.h"
+#include "catalog/pg_type.h"
+#include "duty.h"
+#include "executor/spi.h"
 #include "flush.h"
+#include "miscadmin.h"
+#include "postmaster/interrupt.h"
 #include "settings.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "utils/uuid.h"
 
-#define EVALUATE_TIMEOUT_MS		(30 * 1000)
+#define EVALUATE_TIMEOUT_MS		(10 * 1000)
+#define TENANT_TIMEOUT_MS		(2 * 1000)
 #define SEND_TIMEOUT_MS			(30 * 1000)
 
-static void evaluate_rules(void);
+static void evaluate_all(void);
+static void list_tenants(void);
+static void evaluate_tenant(void);
+static void suspend_tenant(void);
 static void send_notifications(void);
 
-Duty		mhm_evaluate_duty = {.what = "evaluate alert rules", .timeout_ms = EVALUATE_TIMEOUT_MS, .perform = evaluate_rules};
-Duty		mhm_send_duty = {.what = "send notifications", .timeout_ms = SEND_TIMEOUT_MS, .perform = send_notifications};
+static Duty evaluate_duty = {.what = "evaluate alert rules", .timeout_ms = EVALUATE_TIMEOUT_MS, .perform = evaluate_all};
+static Duty list_duty = {.what = "list tenants with alert rules", .timeout_ms = TENANT_TIMEOUT_MS, .perform = list_tenants};
+static Duty tenant_duty = {.what = "evaluate a tenant's alert rules", .timeout_ms = TENANT_TIMEOUT_MS, .perform = evaluate_tenant};
+static Duty suspend_duty = {.what = "suspend a tenant's alert rules", .timeout_ms = TENANT_TIMEOUT_MS, .perform = suspend_tenant};
+static Duty send_duty = {.what = "send notifications", .timeout_ms = SEND_TIMEOUT_MS, .perform = send_notifications};
 
 static instr_time last_evaluation;	/* when it began */
 
-/* Flushes do not come to the millisecond: half of their interval is too early by little */
-bool
-mhm_evaluation_is_due(void)
+/* Tenants that are still to be evaluated apart: the last ones of these */
+static pg_uuid_t *tenants = NULL;
+static int	tenants_left = 0;
+static char tenant_error[MHM_ERROR_LENGTH];
+
+void
+mhm_alerts_add_duties(void)
 {
-	return INSTR_TIME_IS_ZERO(last_evaluation) ||
-		mhm_milliseconds_since(last_evaluation) >= mhm_alert_interval - mhm_flush_interval / 2.0;
+	mhm_duty_add(&evaluate_duty);
+	mhm_duty_add(&list_duty);
+	mhm_duty_add(&tenant_duty);
+	mhm_duty_add(&suspend_duty);
+	mhm_duty_add(&send_duty);
 }
 
 static void
@@ -49,7 +76,7 @@ note_evaluation(TimestampTz at, double milliseconds)
 }
 
 static void
-evaluate_rules(void)
+evaluate_all(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	instr_time	began;
@@ -70,6 +97,67 @@ evaluate_rules(void)
 }
 
 static void
+list_tenants(void)
+{
+	static const char query[] =
+		"select r.tenant_id::uuid from meshhook_metrics.alert_rules r where r.tenant_id is not null "
+		"union "
+		"select a.tenant_id::uuid from meshhook_metrics.alerts a where a.tenant_id is not null";
+
+	if (mhm_store_enter())
+	{
+		if (mhm_store_has_alerts())
+		{
+			mhm_store_check(SPI_execute(query, true, 0), query);
+			if (tenants != NULL)
+				pfree(tenants);
+			tenants = MemoryContextAllocHuge(TopMemoryContext, (SPI_processed + 1) * sizeof(pg_uuid_t));
+			for (uint64 i = 0; i < SPI_processed; i++)
+			{
+				bool		is_null;
+				Datum		tenant = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &is_null);
+
+				tenants[i] = *DatumGetUUIDP(tenant);
+			}
+			tenants_left = (int) SPI_processed;
+		}
+		mhm_store_leave();
+	}
+	CommitTransactionCommand();
+}
+
+/* Call something with the time, the tenant and the last error of it */
+static void
+call_for_tenant(const char *query)
+{
+	Oid			types[] = {TIMESTAMPTZOID, UUIDOID, TEXTOID};
+	Datum		values[3];
+
+	if (mhm_store_enter())
+	{
+		values[0] = TimestampTzGetDatum(GetCurrentTimestamp());
+		values[1] = UUIDPGetDatum(&tenants[tenants_left]);
+		values[2] = CStringGetTextDatum(tenant_error);
+		if (mhm_store_has_alerts())
+			mhm_store_check(SPI_execute_with_args(query, lengthof(types), types, values, NULL, false, 0), query);
+		mhm_store_leave();
+	}
+	CommitTransactionCommand();
+}
+
+static void
+evaluate_tenant(void)
+{
+	call_for_tenant("select meshhook_metrics.evaluate_tenant_alerts($1, array[$2]) where $3 is not null");
+}
+
+static void
+suspend_tenant(void)
+{
+	call_for_tenant("select meshhook_metrics.suspend_alerts($1, $2, $3)");
+}
+
+static void
 send_notifications(void)
 {
 	if (mhm_store_enter())
@@ -79,4 +167,76 @@ send_notifications(void)
 		mhm_store_leave();
 	}
 	CommitTransactionCommand();
+}
+
+/* Can an error come of what a tenant has written, or of how much it is? */
+static bool
+may_be_a_tenants(int sqlerrcode)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
+	{
+		case ERRCODE_CARDINALITY_VIOLATION:
+		case ERRCODE_DATA_EXCEPTION:
+		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:
+		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
+			return true;
+	}
+	/* The time is up, or the memory */
+	return sqlerrcode == ERRCODE_QUERY_CANCELED || sqlerrcode == ERRCODE_OUT_OF_MEMORY;
+}
+
+static void
+send_if_possible(void)
+{
+	double		waiting_ms;
+
+	if (!ShutdownRequestPending && !mhm_duty_backs_off(&send_duty, &waiting_ms))
+		(void) mhm_duty_attempt(&send_duty);
+}
+
+/* Tenant by tenant, until all are done or it is time to flush */
+static void
+evaluate_apart(void)
+{
+	instr_time	began;
+
+	INSTR_TIME_SET_CURRENT(began);
+	while (tenants_left > 0 && !ShutdownRequestPending && mhm_milliseconds_since(began) < mhm_flush_interval)
+	{
+		tenants_left--;
+		tenant_error[0] = '\0';
+		if (mhm_duty_attempt(&tenant_duty) || ShutdownRequestPending)
+			continue;
+		strlcpy(tenant_error, tenant_duty.error, MHM_ERROR_LENGTH);
+		/* What is not the tenant's fault will befall the others, too */
+		if (!may_be_a_tenants(tenant_duty.sqlerrcode) || !mhm_duty_attempt(&suspend_duty))
+			tenants_left = 0;
+	}
+	send_if_possible();
+}
+
+/* Flushes do not come to the millisecond: half of their interval is too early by little */
+static bool
+evaluation_is_due(void)
+{
+	double		waiting_ms;
+
+	return (INSTR_TIME_IS_ZERO(last_evaluation) ||
+			mhm_milliseconds_since(last_evaluation) >= mhm_alert_interval - mhm_flush_interval / 2.0) &&
+		!mhm_duty_backs_off(&evaluate_duty, &waiting_ms);
+}
+
+void
+mhm_alerts_after_flush(void)
+{
+	if (tenants_left > 0)
+		evaluate_apart();
+	else if (evaluation_is_due())
+	{
+		if (mhm_duty_attempt(&evaluate_duty))
+			send_if_possible();
+		else if (!ShutdownRequestPending && may_be_a_tenants(evaluate_duty.sqlerrcode) &&
+				 mhm_duty_attempt(&list_duty))
+			evaluate_apart();
+	}
 }

@@ -109,6 +109,7 @@ note_failure(Duty *duty, ErrorData *error)
 	is_new = strcmp(message, duty->error) != 0;
 	strlcpy(duty->error, message, MHM_ERROR_LENGTH);
 	duty->failures++;
+	duty->sqlerrcode = error->sqlerrcode;
 	INSTR_TIME_SET_CURRENT(duty->failed);
 	publish_errors(true);
 

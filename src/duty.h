@@ -19,6 +19,7 @@ typedef struct Duty
 	int			timeout_ms;
 	void		(*perform) (void);	/* begun in a transaction, and commits it */
 	int			failures;		/* in a row */
+	int			sqlerrcode;		/* of the last one */
 	instr_time	failed;
 	TimestampTz logged;
 	char		error[MHM_ERROR_LENGTH];

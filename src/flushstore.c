@@ -53,7 +53,7 @@ static const char *const storage_tables[] = {
 
 /* Those of alerting, without which there are metrics all the same */
 static const char *const alert_tables[] = {
-	"alert_state", "alert_rules", "alerts", "alert_events", "alert_receivers", "alert_notifications"
+	"alert_state", "alert_suspensions", "alert_rules", "alerts", "alert_events", "alert_receivers", "alert_notifications"
 };
 
 static Oid	histogram_type = InvalidOid;

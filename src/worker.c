@@ -74,9 +74,7 @@ static Duty flush_duty = {.what = "flush", .timeout_ms = FLUSH_TIMEOUT_MS, .perf
 static Duty minute_duty = {.what = "close a minute", .timeout_ms = FLUSH_TIMEOUT_MS, .perform = close_minutes};
 static Duty rollup_duty = {.what = "roll up", .timeout_ms = UPKEEP_TIMEOUT_MS, .perform = roll_up};
 static Duty maintain_duty = {.what = "maintain storage", .timeout_ms = UPKEEP_TIMEOUT_MS, .perform = maintain};
-static Duty *const duties[] = {
-	&flush_duty, &minute_duty, &mhm_evaluate_duty, &mhm_send_duty, &rollup_duty, &maintain_duty
-};
+static Duty *const duties[] = {&flush_duty, &minute_duty, &rollup_duty, &maintain_duty};
 
 static MemoryContext flush_context;
 static bool storage_there;		/* as the last transaction saw it */
@@ -393,13 +391,13 @@ flush_if_due(TimestampTz *planned)
 	return mhm_duty_attempt(&flush_duty);
 }
 
-static bool
+static void
 do_if_due(Duty *duty, bool due)
 {
 	double		waiting_ms;
 
-	return due && storage_there && !ShutdownRequestPending && !mhm_duty_backs_off(duty, &waiting_ms) &&
-		mhm_duty_attempt(duty);
+	if (due && storage_there && !ShutdownRequestPending && !mhm_duty_backs_off(duty, &waiting_ms))
+		(void) mhm_duty_attempt(duty);
 }
 
 static bool
@@ -518,6 +516,7 @@ mhm_worker_main(Datum arg)
 										  ALLOCSET_DEFAULT_SIZES);
 	for (int i = 0; i < lengthof(duties); i++)
 		mhm_duty_add(duties[i]);
+	mhm_alerts_add_duties();
 	for (;;)
 	{
 		TimestampTz now;
@@ -533,12 +532,12 @@ mhm_worker_main(Datum arg)
 			shut_down();
 		flushed = flush_if_due(&planned);
 		/* First, since somebody waits to be told */
-		if (do_if_due(&mhm_evaluate_duty, flushed && mhm_evaluation_is_due()))
-			(void) do_if_due(&mhm_send_duty, true);
+		if (flushed && storage_there && !ShutdownRequestPending)
+			mhm_alerts_after_flush();
 		now = GetCurrentTimestamp();
-		(void) do_if_due(&minute_duty, start_of_minute(now) != minute_closed);
-		(void) do_if_due(&rollup_duty, has_passed(rolled_up_at, now, ROLLUP_EVERY));
-		(void) do_if_due(&maintain_duty, has_passed(maintained_at, now, MAINTAIN_EVERY));
+		do_if_due(&minute_duty, start_of_minute(now) != minute_closed);
+		do_if_due(&rollup_duty, has_passed(rolled_up_at, now, ROLLUP_EVERY));
+		do_if_due(&maintain_duty, has_passed(maintained_at, now, MAINTAIN_EVERY));
 		if (!ShutdownRequestPending && !ConfigReloadPending)
 			wait_for_work(planned);
 		CHECK_FOR_INTERRUPTS();
