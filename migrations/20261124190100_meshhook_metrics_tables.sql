@@ -2,13 +2,13 @@
 -- there stays as it is, what is missing is made. They are no members of the
 -- extension, because pg_dump leaves out too much of tables that are.
 
--- Each transaction of the flush worker begins with one of these two tables: who has
--- them may lock the others, and nobody waits in a circle
+-- Each transaction of the flush worker begins with one of these tables: who has them may
+-- lock the others, and nobody waits in a circle
 do $$
 declare
 	storage text;
 begin
-	foreach storage in array array['flush_state', 'rollup_state'] loop
+	foreach storage in array array['alert_state', 'flush_state', 'rollup_state'] loop
 		if pg_catalog.to_regclass(pg_catalog.format('meshhook_metrics.%I', storage)) is not null then
 			execute pg_catalog.format('lock table meshhook_metrics.%I in access exclusive mode', storage);
 		end if;

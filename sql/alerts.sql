@@ -231,7 +231,8 @@ begin
 			from (
 				select v.*
 				from values_found v
-				where v.rule_id in (select e.rule_id from evaluated e)) v
+				where v.labels is not null
+					and v.rule_id in (select e.rule_id from evaluated e)) v
 			full join (
 				select a.*
 				from meshhook_metrics.alerts a
@@ -245,7 +246,10 @@ begin
 				and (a.tenant_id is null or r.tenant_id = a.tenant_id)
 			cross join lateral (
 				select
-					case when a.state = 'firing' then coalesce(r.recovery_threshold, r.threshold) else r.threshold end as threshold) t
+					case
+						when a.state = 'firing' and a.reason = 'threshold' then coalesce(r.recovery_threshold, r.threshold)
+						else r.threshold
+					end as threshold) t
 		),
 		-- No data counts once it has lasted; until then, and for keep_last, nothing changes
 		judged as materialized (
@@ -410,7 +414,7 @@ begin
 	from (
 		select l.id, max(v.error) as error
 		from (
-			select l.id
+			select l.id, l.xmin as version
 			from meshhook_metrics.alert_rules l
 			where l.id = any (failed)
 				or l.id in (
@@ -418,8 +422,10 @@ begin
 					from unnest(rule_ids, errors) v (rule_id, error)
 					where v.error is not null)
 			for update skip locked) l
-		join unnest(rule_ids, errors) v (rule_id, error)
+		join unnest(rule_ids, versions, errors) v (rule_id, version, error)
 			on v.rule_id = l.id
+			-- It may have been mended since
+			and (v.version is null or v.version = l.version)
 		group by l.id) e
 	where r.id = e.id
 		and (e.error is not null or r.last_error is not null);

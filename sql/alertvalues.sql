@@ -207,6 +207,13 @@ begin
 					and s.labels @> t.labels
 				offset 0) s
 		),
+		-- Series stay for years, and so do those of what has a name of its own each day
+		crowded as materialized (
+			select m.no, count(*) as series
+			from matched m
+			group by m.no
+			having count(*) > 10000
+		),
 		-- A rule's part, or a group of it
 		targets as materialized (
 			select
@@ -222,6 +229,7 @@ begin
 				max(m.series_id) as newest,
 				max(m.created_at) as created_at
 			from matched m
+			where m.no not in (select x.no from crowded x)
 			group by m.no, m.part, m.labels, m.kind, m.tenant_id, m.window_no, m.quantiles
 		),
 		totals as materialized (
@@ -247,7 +255,7 @@ begin
 				from (
 					-- Where a good part of all series is wanted, reading all rows of a time is
 					-- faster than looking for those of each
-					select w.*, 5 * coalesce(n.series, 0) >= c.reltuples as scanned
+					select w.*, 5 * coalesce(n.series, 0) >= case when c.reltuples < 0 then 10000 else c.reltuples end as scanned
 					from spans w
 					left join (
 						select g.window_no, sum(cardinality(g.members)) as series
@@ -329,11 +337,8 @@ begin
 					on w.time_window = c.time_window
 				where w.error is not null
 				union all
-				select s.no, format('group_by makes %s alerts of this rule; it can have 100', count(*))
-				from parts s
-				where s.part = 1
-				group by s.no
-				having count(*) > 100) p
+				select x.no, format('it matches %s series, old ones included; 10000 are allowed', x.series)
+				from crowded x) p
 			group by p.no
 		),
 		-- A ratio's groups are those of its denominator; what has not failed yet has no
@@ -349,8 +354,7 @@ begin
 				end as value,
 				coalesce(n.has_samples, false) or coalesce(d.has_samples, false) as has_samples,
 				greatest(n.created_at, d.created_at) as created_at,
-				n.members || d.members as members,
-				c.tenant_id
+				n.members || d.members as members
 			from (select p.* from parts p where p.part = 1) n
 			full join (select p.* from parts p where p.part = 2) d
 				on d.no = n.no
@@ -361,7 +365,7 @@ begin
 		-- A group goes a day after its last sample. That is looked for where it matters:
 		-- where an alert is there, or would come of a zero or of no value.
 		resting as materialized (
-			select r.no, r.labels, r.tenant_id, r.members
+			select r.no, r.labels, c.tenant_id, r.members
 			from results r
 			join chosen c
 				on c.no = r.no
@@ -388,11 +392,50 @@ begin
 					and x.series_id = any (r.members)
 					and x.bucket >= alert_values.at - interval '1 day'
 					and x.bucket <= alert_values.at)
+				and not exists (
+					select
+					from meshhook_metrics.live l
+					where l.tenant_id = r.tenant_id
+						and l.id > (
+							select s.live_id
+							from meshhook_metrics.rollup_state s
+							where s.target = '1m')
+						and l.at <= alert_values.at
+						and l.series_id && r.members)
+		),
+		too_many as materialized (
+			select r.no, count(*) as groups
+			from results r
+			join chosen c
+				on c.no = r.no
+			left join resting x
+				on x.no = r.no
+				and x.labels = r.labels
+			left join gone g
+				on g.no = r.no
+				and g.labels = r.labels
+			where c.group_by is not null
+				and g.no is null
+				and (r.has_samples or r.created_at > alert_values.at - interval '1 day' or x.no is not null)
+			group by r.no
+			having count(*) > 100
 		)
 	select c.id, c.version, null::jsonb, null::double precision, p.problem
-	from problems p
+	from (
+		select p.no, p.problem
+		from problems p
+		union all
+		select t.no, format('group_by makes %s alerts of this rule; it can have 100', t.groups)
+		from too_many t) p
 	join chosen c
 		on c.no = p.no
+	-- That it was evaluated, also where no group is left
+	union all
+	select c.id, c.version, null, null, null
+	from chosen c
+	where c.group_by is not null
+		and c.no not in (select p.no from problems p)
+		and c.no not in (select t.no from too_many t)
 	union all
 	select
 		c.id,
@@ -409,11 +452,12 @@ begin
 		on g.no = r.no
 		and g.labels = r.labels
 	where c.no not in (select p.no from problems p)
+		and c.no not in (select t.no from too_many t)
 		and (r.no is not null or c.group_by is null)
 		and g.no is null;
 end
 $$;
 
 comment on function meshhook_metrics.alert_values(timestamptz, uuid[]) is
-'The values that some alert rules compare at a moment: a row for each rule, or for each of its groups, with the version (xmin) of the rule that was evaluated. value is null where there is none (a ratio''s also while its denominator is too small); a counter that has rested has 0. A rule that cannot be evaluated has one row, without labels and with an error. A group goes a day after its last sample.
+'The values that some alert rules compare at a moment: a row for each rule, or for each of its groups and one without labels, with the version (xmin) of the rule that was evaluated. value is null where there is none (a ratio''s also while its denominator is too small); a counter that has rested has 0. A rule that cannot be evaluated has one row, without labels and with an error. A group goes a day after its last sample.
 Errors: 22003 where a sum is beyond what a double can hold; evaluate_alerts() finds out of which rule.';

@@ -114,9 +114,13 @@ begin
 	end if;
 
 	-- What is active keeps the event with which it fired
-	if pg_catalog.to_regclass('meshhook_metrics.alert_events') is not null then
+	if pg_catalog.to_regclass('meshhook_metrics.alert_events') is not null
+		and pg_catalog.to_regclass('meshhook_metrics.alerts') is not null
+		and pg_catalog.to_regclass('meshhook_metrics.alert_notifications') is not null
+	then
+		kept := meshhook_metrics.retention('events');
 		delete from meshhook_metrics.alert_events e
-		where e.at < pg_catalog.now() - meshhook_metrics.retention('events')
+		where e.at < pg_catalog.now() - kept
 			and not exists (
 				select
 				from meshhook_metrics.alerts a
@@ -132,8 +136,9 @@ begin
 				select
 				from meshhook_metrics.alerts a
 				where a.fired_event_id = e.id);
+		kept := meshhook_metrics.retention('notifications');
 		delete from meshhook_metrics.alert_notifications n
-		where n.created_at < pg_catalog.now() - meshhook_metrics.retention('notifications');
+		where n.created_at < pg_catalog.now() - kept;
 	end if;
 
 	-- Dropping comes last: it locks the whole table until the end of the transaction

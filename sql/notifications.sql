@@ -34,8 +34,9 @@ begin
 			and (r.silenced_until > write_notifications.at) is not true
 			and (
 				a.notified_at is null
+				or write_notifications.at - a.notified_at >= r.repeat_interval
 				-- A time that lies ahead is that of a clock that was set back
-				or write_notifications.at - least(a.notified_at, write_notifications.at) >= r.repeat_interval)
+				or a.notified_at > write_notifications.at and r.repeat_interval is not null)
 		union
 		select e.rule_id
 		from meshhook_metrics.alert_events e

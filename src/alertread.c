@@ -50,7 +50,8 @@ static const char live_query[] =
 	"select 0, 0, " LIVE_COLUMNS_READ
 	"from meshhook_metrics.live l "
 	"where l.id > (select live_id from state) "
-	"and l.at > (select min(starts) from spans) and l.at <= $1 and l.tenant_id = any ($2) "
+	"and l.at >= (select min(starts) from spans) and l.at <= $1 "
+	"and l.tenant_id = any (array(select distinct p.tenant_id from pg_catalog.unnest($2) p (tenant_id))) "
 	"union all "
 	"select 1, 0, " LIVE_COLUMNS_READ
 	"from (select distinct p.tenant_id from pg_catalog.unnest($2) p (tenant_id)) p "

@@ -169,6 +169,7 @@ read_spans(MhmAlertTotals *totals, FunctionCallInfo fcinfo)
 {
 	int			count = -1;
 	Datum	   *starts = array_argument(fcinfo, MHM_ALERT_ARGUMENT_STARTS, &count);
+	Datum	   *first_minutes = array_argument(fcinfo, MHM_ALERT_ARGUMENT_FIRST_MINUTES, &count);
 	Datum	   *last_coarse = array_argument(fcinfo, MHM_ALERT_ARGUMENT_LAST_COARSE, &count);
 	Datum	   *last_minutes = array_argument(fcinfo, MHM_ALERT_ARGUMENT_LAST_MINUTES, &count);
 	Datum	   *scanned = array_argument(fcinfo, MHM_ALERT_ARGUMENT_SCANNED, &count);
@@ -180,6 +181,9 @@ read_spans(MhmAlertTotals *totals, FunctionCallInfo fcinfo)
 		Span	   *span = &totals->spans[i + 1];
 
 		span->starts = DatumGetTimestampTz(starts[i]);
+		/* What begins with a whole minute includes its beginning, as the minute does */
+		if (span->starts == DatumGetTimestampTz(first_minutes[i]))
+			span->starts--;
 		span->minutes_begin = DatumGetTimestampTz(last_coarse[i]);
 		span->last_minute = DatumGetTimestampTz(last_minutes[i]);
 		span->shares_minutes = DatumGetBool(scanned[i]);
