@@ -82,16 +82,17 @@ begin
 end
 $$;
 
--- "10=12" is depth 12 at 10 seconds, "10=-" no sample, and each is evaluated then
-create function pg_temp.go(steps text) returns void
+-- "10=12" is depth 12 at 10 seconds, "10=-" no sample, and each is evaluated then;
+-- "10=1/5" is a sample of the metric and one of its denominator
+create function pg_temp.go(steps text, metric text default 'depth', denominator text default 'runs_total') returns void
 language plpgsql as $$
 declare
 	step text[];
 begin
-	foreach step slice 1 in array array(select string_to_array(s, '=') from regexp_split_to_table(steps, '\s+') s) loop
-		if step[2] <> '-' then
-			perform pg_temp.sample('depth', pg_temp.t(step[1]::numeric), step[2]::float8);
-		end if;
+	foreach step slice 1 in array array(select regexp_match(s, '^(.*)=([^/]*)/?(.*)$') from regexp_split_to_table(steps, '\s+') s) loop
+		perform pg_temp.sample(v.metric, pg_temp.t(step[1]::numeric), v.value::float8)
+		from (values (go.metric, step[2]), (denominator, step[3])) v (metric, value)
+		where v.value not in ('', '-');
 		perform pg_temp.evaluate(step[1]::numeric);
 	end loop;
 end
@@ -109,7 +110,7 @@ $$;
 create function pg_temp.play(columns jsonb, steps text) returns text
 language plpgsql as $$
 begin
-	perform pg_temp.clear(), pg_temp.rule(columns), pg_temp.go(steps);
+	perform pg_temp.clear(), pg_temp.rule(columns), pg_temp.go(steps, coalesce(columns ->> 'metric', 'depth'));
 	return pg_temp.events();
 end
 $$;
