@@ -18,6 +18,8 @@
  *			   before_commit	of a flush that is pending
  *			   after_commit		of such a flush, before the region knows
  *			   settle			it is known whether a pending flush was committed
+ *			   before_alerts	the commit of an evaluation that has changed alerts
+ *			   after_alerts		after such a commit
  *	  until	   instructions		so many have been executed
  *			   stripes			so many are held (by whomever)
  *			   taken			of so many series minimum or maximum is taken
@@ -72,6 +74,7 @@ static Measure measure;
 static long instructions;
 static long remaining;			/* instructions, once the number is reached; else -1 */
 static uint64 *flushed_before;
+static bool alerts_changed = false; /* has this transaction changed them? */
 
 static long
 measure_instructions(void)
@@ -269,11 +272,17 @@ watch_transaction(XactEvent event, void *argument)
 		reach("before_commit");
 	if (event == XACT_EVENT_COMMIT && mhm_region->pending_tick != 0)
 		reach("after_commit");
+	if (event == XACT_EVENT_PRE_COMMIT && alerts_changed)
+		reach("before_alerts");
+	if (event == XACT_EVENT_COMMIT && alerts_changed)
+		reach("after_alerts");
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
+		alerts_changed = false;
 	if (event == XACT_EVENT_COMMIT)
 		reach("commit");
 }
 
-/* The worker's question to flush_state is answered */
+/* The worker's question to flush_state is answered; an evaluation tells of changes */
 static void
 watch_query(QueryDesc *query)
 {
@@ -281,9 +290,12 @@ watch_query(QueryDesc *query)
 		next_executor_end(query);
 	else
 		standard_ExecutorEnd(query);
-	if (mhm_region != NULL && mhm_region->pending_tick != 0 && is_flush_worker() &&
-		query->operation == CMD_SELECT && strstr(query->sourceText, "flush_state") != NULL)
+	if (mhm_region == NULL || !is_flush_worker() || query->operation != CMD_SELECT)
+		return;
+	if (mhm_region->pending_tick != 0 && strstr(query->sourceText, "flush_state") != NULL)
 		reach("settle");
+	if (strstr(query->sourceText, "pg_notify('meshhook_metrics_alerts'") != NULL)
+		alerts_changed = true;
 }
 
 void
