@@ -1,0 +1,100 @@
+# Locks that others hold on the tables of alerting, and a disk that is full for them, cost
+# evaluations and nothing else: metrics are flushed, status() says what is wrong, the log has
+# it once, and the alerts go on when it is over.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use AlertRounds;
+use MetricsCluster;
+use ServerFaults;
+use Test::More;
+
+my $node = new_alert_cluster('main');
+my $rounds = 0;
+
+start_faulty($node);
+
+sub record
+{
+	my ($level) = @_;
+
+	$rounds++;
+	$node->safe_psql('postgres', "select meshhook_metrics.inc('calls_total', 3)");
+	set_level($node, level => $level);
+	return;
+}
+
+# Meanwhile the worker flushes, and goes on to do so; it has evaluated in vain
+sub goes_on_ok
+{
+	my ($name, $mark, $error) = @_;
+
+	await_status($node, "last_error = 'could not evaluate alert rules: $error'");
+	pass("$name: status() says so");
+	flush($node) for 1 .. 3;
+	is(stored_total($node, 'calls_total'), "$rounds|" . 3 * $rounds, "$name: what was recorded is stored, once");
+	is(scalar(() = log_since($node, $mark) =~ /WARNING: /g), 1, "$name: the log has it once");
+	return;
+}
+
+# Where nothing has been written yet the tables have to grow
+for my $table (qw(alert_events alert_notifications))
+{
+	keep($node, 'truncate meshhook_metrics.alert_events, meshhook_metrics.alert_notifications');
+	my $path = $node->safe_psql('postgres', "select pg_relation_filepath('meshhook_metrics.$table')");
+	my $mark = log_mark($node);
+
+	level_rule($node, 'first');
+	fill_disk($node, $node->data_dir . "/$path");
+	set_level($node, first => 50);
+	record(1);
+	goes_on_ok("a disk that is full for $table", $mark, qq(could not extend file "$path": No space left on device));
+	free_disk($node);
+	await_alerts($node, 'first firing');
+	await_status($node, 'last_error is null');
+	is(events_of($node, 'first'), 'firing', "a disk that has room for $table again: it fires, once");
+	keep($node, 'delete from meshhook_metrics.alert_rules');
+	await_alerts($node, '');
+	transitions_ok($node, "a disk that was full for $table");
+}
+
+# Who holds them, and what the worker does with them
+level_rule($node, 'level');
+my $up = 0;
+for my $lock (
+	[ 'alert_rules', 'lock table meshhook_metrics.alert_rules in access exclusive mode' ],
+	[ 'alerts', 'lock table meshhook_metrics.alerts in share mode' ],
+	[ 'what is evaluated', 'select meshhook_metrics.evaluate_alerts()' ])
+{
+	my ($what, $sql) = @$lock;
+	my $holder = session($node);
+	my $mark = log_mark($node);
+
+	$up = !$up;
+	$holder->query_safe("begin; $sql");
+	record($up ? 50 : 1);
+	goes_on_ok("$what held", $mark, 'canceling statement due to lock timeout');
+	$holder->query_safe('commit');
+	$holder->quit;
+	await_status($node, 'last_error is null');
+	await_alerts($node, $up ? 'level firing' : '');
+}
+is(events_of($node, 'level'), 'firing resolved firing', 'after locks: what has changed meanwhile is seen, once');
+
+# Who delivers, and takes long for it, holds up nobody
+my $deliverer = session($node);
+my $mark = log_mark($node);
+is($deliverer->query_safe('begin; select count(*) > 0 from meshhook_metrics.claim_notifications(100)'), 't', 'somebody takes notifications');
+record(1);
+await_alerts($node, '');
+is(events_of($node, 'level'), 'firing resolved firing resolved', 'a deliverer that takes long: the rules are evaluated');
+is($node->safe_psql('postgres', 'select last_error from meshhook_metrics.status()'), '', 'and nobody complains');
+$deliverer->query_safe('rollback');
+$deliverer->quit;
+transitions_ok($node, 'all of this');
+
+$node->stop;
+done_testing();
