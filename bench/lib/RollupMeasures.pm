@@ -11,7 +11,7 @@ use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
 use Cluster;
 use Peer;
 use Report;
-use Rounds qw(by_round progress ratio rounds);
+use Rounds qw(each_round progress ratio rounds);
 use Run;
 use Storage;
 
@@ -44,22 +44,6 @@ sub day
 	return scalar $session->sql("select date_trunc('day', now(), 'UTC') - interval '$ago days'");
 }
 
-# Milliseconds of a statement by the clock and of processor time, and bytes of WAL
-sub timed
-{
-	my ($session, $statement) = @_;
-	my %took;
-	@took{qw(clock cpu wal)} = Storage::row($session, "call bench.time(\$\$$statement\$\$, null, null, null)");
-	return \%took;
-}
-
-# One of these of all rounds
-sub each_round
-{
-	my ($what, $rounds) = @_;
-	return by_round(sub { $_[0]{$what} }, $rounds);
-}
-
 # Closing minutes of twelve flushes of 10,000 series
 sub minutes
 {
@@ -78,7 +62,7 @@ sub minutes
 		my $time = "'$day'::timestamptz + interval '1 minute' *";
 		$session->sql("call bench.flush_minute($time $minute)");
 		$minute++;
-		return timed($session, "select meshhook_metrics.close_minutes($time $minute)");
+		return Storage::timed($session, "select meshhook_metrics.close_minutes($time $minute)");
 	};
 	my $close_after_checkpoint = sub {
 		my ($compression) = @_;
@@ -92,7 +76,7 @@ sub minutes
 	for my $round (1 .. $closed)
 	{
 		push @closings, $close->();
-		push @rollups, timed($session, 'select meshhook_metrics.rollup()') if $minute % 5 == 0;
+		push @rollups, Storage::timed($session, 'select meshhook_metrics.rollup()') if $minute % 5 == 0;
 	}
 
 	my $group = 'closing a minute of twelve flushes of 10,000 series';
@@ -137,7 +121,7 @@ sub hours
 	my $measure = sub {
 		my ($way) = @_;
 		$session->sql('call bench.forget_rollups()') if $way ne '1d';
-		return timed($session, $ways{$way});
+		return Storage::timed($session, $ways{$way});
 	};
 	my @order = qw(5m 1h narrow_events events);
 	$measure->($_) for @order[ 0, 1 ];
@@ -145,7 +129,7 @@ sub hours
 
 	$measure->('1h');
 	my $days = $measure->('1d');
-	timed($session, $ways{narrow_events});
+	Storage::timed($session, $ways{narrow_events});
 	my ($agreeing, $hours, $worst) = Storage::row($session, 'select * from bench.compare_hours()');
 	die "Only $agreeing of $hours hours are what the events say.\n" if $agreeing != $hours || $hours != 24 * $series;
 	die "A quantile is off by $worst.\n" if $worst > QUANTILE_ERROR;
@@ -187,8 +171,8 @@ sub sizes
 		  map { $_ => scalar $session->sql("select bench.bytes_per_row(bench.leaf('1m', '$days{$_}'))") } keys %days;
 	};
 	my %before = $measure->();
-	my $first = timed($session, 'select meshhook_metrics.maintain()');
-	my $again = timed($session, 'select meshhook_metrics.maintain()');
+	my $first = Storage::timed($session, 'select meshhook_metrics.maintain()');
+	my $again = Storage::timed($session, 'select meshhook_metrics.maintain()');
 	my %after = $measure->();
 
 	my $group = 'a minute row, indexes included';

@@ -1,4 +1,4 @@
-# Measuring in rounds: what the three benches do alike. Variants are measured in
+# Measuring in rounds: what the benches do alike. Variants are measured in
 # turn, round after round and every other round backwards, so that what else the
 # machine does meets all of them alike; they are compared within a round before
 # the median is taken.
@@ -10,7 +10,7 @@ use warnings;
 
 use Exporter qw(import);
 
-our @EXPORT_OK = qw(by_round difference progress ratio rounds);
+our @EXPORT_OK = qw(by_round difference each_round progress ratio rounds);
 
 sub progress
 {
@@ -43,6 +43,13 @@ sub by_round
 			$combine->(map { $_->[$round] } @series)
 		} 0 .. $#{ $series[0] }
 	];
+}
+
+# One of the figures of all rounds
+sub each_round
+{
+	my ($what, $rounds) = @_;
+	return by_round(sub { $_[0]{$what} }, $rounds);
 }
 
 sub difference { return by_round(sub { $_[0] - $_[1] }, @_) }

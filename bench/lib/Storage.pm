@@ -29,4 +29,14 @@ sub row
 	return split /\|/, scalar $session->sql($query);
 }
 
+# Milliseconds of a statement by the clock and of processor time, and bytes of WAL;
+# for a setup that includes sql/storage.sql
+sub timed
+{
+	my ($session, $statement) = @_;
+	my %took;
+	@took{qw(clock cpu wal)} = row($session, "call bench.time(\$\$$statement\$\$, null, null, null)");
+	return \%took;
+}
+
 1;
