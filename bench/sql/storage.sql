@@ -12,7 +12,7 @@ language sql volatile
 return exp(ln(0.05) + sqrt(-2 * ln(1 - random())) * cos(2 * pi() * random()));
 
 -- Histograms to pick from: of 50 observations, as five minutes have at one in six
--- seconds, and of some hundred in exactly 30 buckets
+-- seconds, and of some thousand in exactly 30 buckets
 create table bench.histograms as
 select 'usual' as shape, i, h.histogram
 from generate_series(0, 499) i
@@ -23,9 +23,9 @@ union all
 select '30 buckets', i, h.histogram
 from generate_series(0, 499) i
 cross join lateral (
-    select meshhook_metrics.histogram_of(2 ^ (b / 8.0 - 9) * (1.001 + 0.08 * random())) as histogram
+    select meshhook_metrics.histogram_of(2 ^ (b / 8::float8 - 9) * (1.001 + 0.08 * random())) as histogram
     from generate_series(0, 29) b
-    cross join lateral generate_series(0, (30 * exp(-((b - 15) / 7.0) ^ 2) * random() + i * 0)::int)) h;
+    cross join lateral generate_series(0, (30 * exp(-((b - 15) / 7::float8) ^ 2) * random() + i * 0)::int)) h;
 
 create unique index on bench.histograms (shape, i);
 
