@@ -7,8 +7,9 @@
 #   make test             every test, on private clusters   (SUITES="unit regress" picks)
 #   make test-long        soak and fault-injection loops
 #   make demo             a small webhook engine, measured
-#   make bench            what recording, flushing and rolling up cost, one after
-#                         the other (bench-record, bench-flush, bench-rollup: one)
+#   make bench            what recording, flushing, rolling up and alerting cost,
+#                         one after the other (bench-record, bench-flush,
+#                         bench-rollup, bench-alerts: one)
 #
 # test, test-long and demo install the packages they lack when run as root.
 
@@ -34,7 +35,7 @@ ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isol
 ISOLATION_OPTS = --inputdir=test/isolation
 
 PG_CONFIG ?= pg_config
-BENCHES = bench-record bench-flush bench-rollup
+BENCHES = bench-record bench-flush bench-rollup bench-alerts
 TEST_GOALS = test test-long demo bench $(BENCHES)
 
 # The runners install PostgreSQL where there is none, so these goals, and only
@@ -86,7 +87,7 @@ demo:
 
 # One after the other even under -j: each wants the machine for itself
 bench:
-	set -e; for name in record flush rollup; do PG_CONFIG='$(PG_CONFIG)' bench/$$name; done
+	set -e; for name in record flush rollup alerts; do PG_CONFIG='$(PG_CONFIG)' bench/$$name; done
 
 $(BENCHES): bench-%:
 	PG_CONFIG='$(PG_CONFIG)' bench/$*
