@@ -23,6 +23,7 @@ insert into expected values
 	('query_range_step', 'since timestamp with time zone, until timestamp with time zone, step interval, retained_1m timestamp with time zone, retained_5m timestamp with time zone, retained_1h timestamp with time zone', 'interval', 'stable', 'safe', false),
 	('query_range_filter', 'labels jsonb', 'jsonb', 'immutable', 'safe', false),
 	('query_range_aggregate', 'INOUT aggregate text, kind text, metric text, OUT quantile double precision', 'record', 'immutable', 'safe', false),
+	('query_range_applies', 'aggregate text, kind text', 'boolean', 'immutable', 'safe', false),
 	('query_range_source', 'columns text[], step interval, edges timestamp with time zone[]', 'text', 'immutable', 'safe', false),
 	('query_range_rows', 'wanted text, since timestamp with time zone, until timestamp with time zone, step interval, filter jsonb, aggregate text, keys text[], tenant uuid', 'TABLE(bucket timestamp with time zone, labels jsonb, value double precision)', 'stable', 'restricted', false),
 	('rollup', 'target text DEFAULT NULL::text', 'bigint', 'volatile', 'unsafe', false),
@@ -38,6 +39,17 @@ insert into expected values
 	('leaves', 'target text, OUT leaf text, OUT lower_bound timestamp with time zone, OUT upper_bound timestamp with time zone', 'SETOF record', 'stable', 'unsafe', false),
 	('create_leaf', 'target text, at timestamp with time zone', 'void', 'volatile', 'unsafe', false),
 	('retention', 'name text', 'interval', 'stable', 'unsafe', false),
+	('evaluate_alerts', 'at timestamp with time zone DEFAULT now()', 'bigint', 'volatile', 'unsafe', false),
+	('alert_values', 'at timestamp with time zone, rules uuid[]', 'TABLE(rule_id uuid, labels jsonb, value double precision, error text)', 'stable', 'unsafe', false),
+	('alert_values_apart', 'at timestamp with time zone, rules uuid[]', 'TABLE(rule_id uuid, labels jsonb, value double precision, error text)', 'stable', 'unsafe', false),
+	('alert_spans', 'at timestamp with time zone, windows interval[]', 'TABLE(time_window interval, starts timestamp with time zone, first_minute timestamp with time zone, first_coarse timestamp with time zone, last_coarse timestamp with time zone, last_minute timestamp with time zone, coarse text, seconds double precision, error text)', 'stable', 'unsafe', false),
+	('alert_totals', 'at timestamp with time zone, tenants uuid[], series bigint[], windows integer[], targets integer[], quantiles boolean[], starts timestamp with time zone[], first_minutes timestamp with time zone[], first_coarse timestamp with time zone[], last_coarse timestamp with time zone[], last_minutes timestamp with time zone[], coarse text[], scanned boolean[]', 'TABLE(target integer, count bigint, sum double precision, min double precision, max double precision, last double precision, histogram meshhook_metrics.histogram)', 'stable', 'unsafe', false),
+	('alert_text', 'template text, value double precision, threshold double precision, labels jsonb', 'text', 'immutable', 'safe', false),
+	('alert_annotations', 'annotations jsonb, value double precision, threshold double precision, labels jsonb', 'jsonb', 'immutable', 'safe', false),
+	('write_notifications', 'at timestamp with time zone, resolved bigint[]', 'bigint', 'volatile', 'unsafe', false),
+	('claim_notifications', 'n integer DEFAULT 10, with_url boolean DEFAULT false', 'TABLE(id bigint, tenant_id uuid, receiver text, url text, headers jsonb, payload jsonb, attempts integer)', 'volatile', 'unsafe', false),
+	('finish_notification', 'id bigint, error text DEFAULT NULL::text', 'boolean', 'volatile', 'unsafe', false),
+	('send_notifications', 'n integer DEFAULT 100', 'bigint', 'volatile', 'unsafe', false),
 	('histogram_count', 'meshhook_metrics.histogram', 'bigint', 'immutable', 'safe', true),
 	('histogram_sum', 'meshhook_metrics.histogram', 'double precision', 'immutable', 'safe', true),
 	('histogram_avg', 'meshhook_metrics.histogram', 'double precision', 'immutable', 'safe', true),
@@ -84,13 +96,16 @@ select is(a.volatility, e.volatility, e.name || '(): volatility') from expected 
 select is(a.parallel, e.parallel, e.name || '(): parallel safety') from expected e left join actual a using (name);
 select is(a.strict, e.strict, e.name || '(): strictness') from expected e left join actual a using (name);
 
--- With the migrations come three more
+-- With the migrations come seven more
 \ir ../sql/include/migrations.sql
 select set_eq('select name from actual', $$
 	select name from expected
-	union all values ('tenant_ids'), ('labels_digest'), ('check_settings') $$, 'the migrations add these');
+	union all values ('tenant_ids'), ('labels_digest'), ('check_settings'),
+		('check_alert_rule'), ('check_alert_annotations'), ('check_alert_receiver'), ('count_alert_rules') $$, 'the migrations add these');
 select is(a.arguments || ' ' || a.result || ' ' || a.volatility, e.signature, e.name || '(), of the migrations')
-from (values ('tenant_ids', ' SETOF uuid stable'), ('labels_digest', 'labels jsonb bytea immutable'), ('check_settings', ' trigger volatile')) e (name, signature)
+from (values ('tenant_ids', ' SETOF uuid stable'), ('labels_digest', 'labels jsonb bytea immutable'), ('check_settings', ' trigger volatile'),
+	('check_alert_rule', ' trigger volatile'), ('check_alert_annotations', 'annotations jsonb void immutable'), ('check_alert_receiver', ' trigger volatile'),
+	('count_alert_rules', ' trigger volatile')) e (name, signature)
 left join actual a using (name);
 
 -- The type, its aggregates and its cast

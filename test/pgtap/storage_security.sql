@@ -22,6 +22,8 @@ set local role regress_owner;
 \ir ../sql/include/migrations.sql
 reset role;
 
+-- The functions that the migrations make
+\set made '{tenant_ids,labels_digest,check_settings,check_alert_rule,check_alert_annotations,check_alert_receiver,count_alert_rules}'
 create temp view tables as
 select c.*, c.oid::regclass::text as name
 from pg_class c
@@ -33,7 +35,7 @@ join pg_language l on l.oid = p.prolang
 where p.pronamespace = to_regnamespace('meshhook_metrics');
 
 select is_empty($$ select name from tables where relowner <> 'regress_owner'::regrole $$, 'every table belongs to who applied the migrations');
-select is_empty($$ select name from own_functions where proname in ('tenant_ids', 'labels_digest', 'check_settings') and proowner <> 'regress_owner'::regrole $$, 'every function of theirs, too');
+select is((select count(*) from own_functions where proname = any (:'made') and proowner = 'regress_owner'::regrole), 7::bigint, 'every function of theirs, too');
 
 -- What Supabase's linter looks for
 select is_empty($$ select name from tables where not relrowsecurity $$, 'row level security is on, for every table and every leaf');
@@ -45,7 +47,11 @@ select is_empty($$
 	select polname, polrelid::regclass
 	from pg_policy
 	join tables t on t.oid = polrelid
-	where coalesce(pg_get_expr(polqual, polrelid), 'true') in ('true', '(true)') or polwithcheck is not null or polcmd <> 'r' $$, 'policies are for reading, and none is always true');
+	where coalesce(pg_get_expr(polqual, polrelid), 'true') in ('true', '(true)')
+		or (polwithcheck is not null or polcmd <> 'r') and polrelid <> 'meshhook_metrics.alert_rules'::regclass $$,
+	'policies are for reading, but that of alert rules, and none is always true');
+select is((select string_agg(format('%s %s', polcmd, pg_get_expr(polqual, polrelid) = pg_get_expr(polwithcheck, polrelid)), ', ') from pg_policy
+		where polrelid = 'meshhook_metrics.alert_rules'::regclass), '* t', 'which lets one write what one may read, and nothing else');
 select is_empty($$
 	select polname, polrelid::regclass
 	from pg_policy
@@ -62,7 +68,9 @@ select is_empty($$
 	join tables t on t.oid = polrelid
 	group by polrelid, polcmd
 	having count(*) > 1 $$, 'a table has one policy, not several');
-select is_empty($$ select name from own_functions where prosecdef $$, 'no function is SECURITY DEFINER');
+select is((select string_agg(format('%s of %s, %s, for %s', proname, proowner::regrole, proconfig, proacl), '; ') from own_functions where prosecdef),
+	'count_alert_rules of regress_owner, {"search_path=pg_catalog, pg_temp"}, for {regress_owner=X/regress_owner}',
+	'no function is SECURITY DEFINER but the trigger that counts rules, which nobody calls, and nothing temporary comes before the catalogue in it');
 select is_empty($$
 	select name
 	from own_functions
@@ -100,12 +108,25 @@ select is_empty($$
 	select t.name, a.grantee::regrole, a.privilege_type
 	from tables t, aclexplode(t.relacl) a
 	where a.grantee not in ('regress_owner'::regrole, 'service_role'::regrole, 'authenticated'::regrole)
-		or a.grantee <> 'regress_owner'::regrole and (a.privilege_type <> 'SELECT' or a.is_grantable)
-		or t.relispartition and a.grantee <> 'regress_owner'::regrole $$, 'on tables: reading at most, and of a leaf not even that');
+		or a.grantee <> 'regress_owner'::regrole and a.is_grantable
+		or a.grantee <> 'regress_owner'::regrole and a.privilege_type <> 'SELECT'
+			and not (t.relname = 'alert_rules' and a.privilege_type = 'DELETE')
+			and not (t.relname = 'alert_receivers' and a.grantee = 'service_role'::regrole and a.privilege_type in ('INSERT', 'UPDATE', 'DELETE'))
+		or t.relispartition and a.grantee <> 'regress_owner'::regrole $$, 'on tables: reading at most, but rules and receivers, and of a leaf not even that');
+select is((select string_agg(format('%s %s %s', g.grantee, g.relname, g.privileges), '; ' order by g.grantee, g.relname)
+		from (
+			select a.grantee::regrole::text as grantee, t.relname, string_agg(distinct a.privilege_type, ' ') || ' ' || count(distinct c.attname) as privileges
+			from tables t
+			join pg_attribute c on c.attrelid = t.oid
+			cross join aclexplode(c.attacl) a
+			where t.relname <> 'flush_state'
+			group by a.grantee, t.relname) g),
+	'authenticated alert_rules INSERT UPDATE 23; service_role alert_notifications UPDATE 5; service_role alert_rules INSERT UPDATE 23',
+	'on columns: those of a rule that people write, those of a notification that tell whether it arrived');
 select is((select string_agg(relname, ' ' order by relname) from tables where not relispartition and has_table_privilege('authenticated', oid, 'select')),
-	'live rollup_1d rollup_1h rollup_1m rollup_5m rollup_state series', 'tenants read these');
+	'alert_events alert_rules alerts live rollup_1d rollup_1h rollup_1m rollup_5m rollup_state series', 'tenants read these');
 select is((select string_agg(relname, ' ' order by relname) from tables where not relispartition and has_table_privilege('service_role', oid, 'select')),
-	'flush_state live rollup_1d rollup_1h rollup_1m rollup_5m rollup_state series settings', 'the service role reads all');
+	'alert_events alert_notifications alert_receivers alert_rules alert_state alerts flush_state live rollup_1d rollup_1h rollup_1m rollup_5m rollup_state series settings', 'the service role reads all');
 select is((select string_agg(attname, ' ') from pg_attribute where attrelid = 'meshhook_metrics.flush_state'::regclass and attnum > 0
 		and has_column_privilege('authenticated', attrelid, attnum, 'select')), 'at', 'of the flushes tenants know the time');
 select is_empty($$ select oid::regclass from pg_class
@@ -113,9 +134,9 @@ select is_empty($$ select oid::regclass from pg_class
 		and (has_sequence_privilege('authenticated', oid, 'usage, select, update') or has_sequence_privilege('service_role', oid, 'usage, select, update')) $$,
 	'sequences are closed');
 select is((select string_agg(distinct regexp_replace(proname, '^(histogram|query_range).*', '\1'), ' ') from own_functions where has_function_privilege('authenticated', oid, 'execute')),
-	'histogram query_range tenant_ids', 'tenants may call these');
+	'check_alert_annotations histogram query_range tenant_ids', 'tenants may call these');
 select is((select string_agg(distinct regexp_replace(proname, '^(histogram|query_range).*', '\1'), ' ') from own_functions where has_function_privilege('service_role', oid, 'execute')),
-	'describe flush gauge_add gauge_set histogram inc observe observe_since prometheus query_range record snapshot status tenant_ids', 'the service role these');
+	'check_alert_annotations claim_notifications describe finish_notification flush gauge_add gauge_set histogram inc observe observe_since prometheus query_range record snapshot status tenant_ids', 'the service role these');
 select is_empty($$ select name from own_functions where has_function_privilege('anon', oid, 'execute') $$, 'anon none');
 select ok(not has_schema_privilege('anon', 'meshhook_metrics', 'usage'), 'nor does it reach the schema');
 select ok(not has_schema_privilege('authenticated', 'meshhook_metrics', 'create') and not has_schema_privilege('service_role', 'meshhook_metrics', 'create'),
@@ -123,13 +144,15 @@ select ok(not has_schema_privilege('authenticated', 'meshhook_metrics', 'create'
 
 -- A superuser who applies the migrations again, over tables that are missing, leaves
 -- them to the owner of the others
-drop table meshhook_metrics.series, meshhook_metrics.rollup_1h, meshhook_metrics.settings;
-drop function meshhook_metrics.labels_digest(jsonb), meshhook_metrics.check_settings();
+drop table meshhook_metrics.series, meshhook_metrics.rollup_1h, meshhook_metrics.settings, meshhook_metrics.alert_rules, meshhook_metrics.alert_events,
+	meshhook_metrics.alert_receivers;
+drop function meshhook_metrics.labels_digest(jsonb), meshhook_metrics.check_settings(), meshhook_metrics.count_alert_rules(), meshhook_metrics.check_alert_rule(),
+	meshhook_metrics.check_alert_receiver();
 do $$begin execute (select format('drop table meshhook_metrics.%I', leaf) from meshhook_metrics.leaves('1m') order by leaf desc limit 1); end$$;
 \ir ../sql/include/migrations.sql
 select is_empty($$ select name from tables where relowner <> 'regress_owner'::regrole $$, 'what a superuser mends belongs to the owner');
-select is((select count(*) from tables where not relispartition), 9::bigint, 'all of it');
-select is_empty($$ select name from own_functions where proname in ('tenant_ids', 'labels_digest', 'check_settings') and proowner <> 'regress_owner'::regrole $$, 'functions, too');
+select is((select count(*) from tables where not relispartition), 15::bigint, 'all of it');
+select is((select count(*) from own_functions where proname = any (:'made') and proowner = 'regress_owner'::regrole), 7::bigint, 'functions, too');
 -- and who applies all of them for the owner of the schema, does that for him
 drop extension meshhook_metrics cascade;
 drop schema meshhook_metrics cascade;

@@ -1,4 +1,6 @@
--- Nobody but the owner changes anything: neither rows, nor tables, nor who may do what
+-- Nobody but the owner changes anything: neither rows, nor tables, nor who may do what.
+-- But tenants' users write rules of their own, and the service role those of all, and
+-- receivers; of which tenancy_alerts.sql has the rest.
 \ir ../sql/include/tenancy.sql
 begin;
 select no_plan();
@@ -52,6 +54,22 @@ language sql as $$
 		(select a.attname from pg_attribute a where a.attrelid = change.oid and a.attnum = 1),
 		(select a.attname from pg_attribute a where a.attrelid = change.oid and a.attnum = 2)))
 $$;
+-- What writing rules and receivers, and delivering notifications, takes. Who may delete
+-- may lock a table as well.
+create temp table allowed (role name, name text, what text, answer text);
+insert into allowed
+select role, name, unnest(array['update', 'update with a condition', 'delete from', 'lock', 'lock all of', 'lock rows of', 'share rows of']), '^done$'
+from (values ('authenticated', 'alert_rules'), ('service_role', 'alert_rules'), ('service_role', 'alert_receivers')) w (role, name)
+union all
+values
+	('service_role', 'alert_rules', 'merge into', '^done$'),
+	('service_role', 'alert_receivers', 'merge into', '^done$'),
+	('service_role', 'alert_rules', 'insert into', '^23502: null value in column "tenant_id"'),
+	('service_role', 'alert_receivers', 'insert into', '^23502: null value in column "tenant_id"'),
+	('service_role', 'alert_receivers', 'insert a row of one''s own into', '^23505: .*"alert_receivers_pkey"'),
+	('service_role', 'alert_notifications', 'lock rows of', '^done$'),
+	('service_role', 'alert_notifications', 'share rows of', '^done$');
+
 -- A grant by somebody who may not grant is a warning only, and no table inherits from one
 -- that has partitions, or is one
 create temp table refused as
@@ -61,23 +79,32 @@ select cmp_ok(count(*), '>', 2000::bigint, 'much is tried')
 from refused;
 select is((select string_agg(format('%s: %s', r.what, r.answer), E'\n') from refused r
 		where r.role = t.role and r.name = t.name and r.answer !~ '^42501'
+			and not exists (select from allowed a where a.role = r.role and a.name = r.name and a.what = r.what)
 			and not (r.what = 'grant on' and r.answer = 'done') and not (r.what = 'inherit from' and r.answer ~ '^42809')),
-	null, format('%s changes nothing about %s', t.role, t.name))
+	null, format('%s changes nothing about %s', t.role, t.name)
+		|| case when exists (select from allowed a where a.role = t.role and a.name = t.name) then ' but what it may' else '' end)
 from (select distinct role, name from refused) t
 order by t.role, t.name;
+select matches(r.answer, a.answer, format('%s: %s %s', a.role, a.what, a.name))
+from allowed a
+left join refused r using (role, name, what)
+order by a.role, a.name, a.what;
 select is(pg_temp.ask(role, :'claims_a', format('grant all on %s to anon; do $x$ begin if has_any_column_privilege(''anon'', %L, ''select'') then raise ''granted''; end if; end $x$',
 		oid::regclass, oid::regclass)) ~ '^(done|42501)', true, format('what %s grants on %s is nothing', role, name))
 from tables, unnest(array['authenticated', 'service_role']) role
 order by name, role;
 select matches(pg_temp.ask(role, :'claims_a', format('create table tenancy_attack.reference (id bigint references meshhook_metrics.%I)', name)), '^42501',
 	format('%s does not refer to %s, and so hold up who deletes there', role, name))
-from unnest(array['series', 'live']) name, unnest(array['anon', 'authenticated', 'service_role', 'tenancy_stranger']) role;
+from unnest(array['series', 'live', 'alert_events']) name, unnest(array['anon', 'authenticated', 'service_role', 'tenancy_stranger']) role;
+select matches(pg_temp.ask(role, :'claims_a', 'create table tenancy_attack.reference (id uuid references meshhook_metrics.alert_rules)'), '^42501',
+	role || ' does not refer to alert_rules either')
+from unnest(array['anon', 'authenticated', 'service_role', 'tenancy_stranger']) role;
 
 -- The owner may, and the same statements work
 select is((select string_agg(distinct substr(answer, 1, 5), ' ') from (
 		select pg_temp.change('tenancy_owner', null, statement, oid) as answer
 		from tables, changes
-		where name in ('series', 'live', 'settings', 'rollup_1m')
+		where name in ('series', 'live', 'settings', 'rollup_1m', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications', 'alert_state')
 			and what in ('update', 'delete from', 'truncate', 'lock', 'alter', 'make a policy for', 'hang a trigger on', 'drop', 'grant on')) o), 'done',
 	'the owner may do all of that');
 
@@ -86,12 +113,12 @@ select is(pg_temp.ask(role, :'claims_a', format('select %s', format(call, 'meshh
 	case when role in ('anon', 'tenancy_stranger') then '42501: permission denied for schema meshhook_metrics'
 		else '42501: permission denied for sequence ' || sequence end, format('%s: %s', role, format(call, sequence)))
 from unnest(array['anon', 'authenticated', 'service_role', 'tenancy_stranger']) role,
-	unnest(array['series_id_seq', 'live_id_seq']) sequence,
+	unnest(array['series_id_seq', 'live_id_seq', 'alert_events_id_seq', 'alert_notifications_id_seq']) sequence,
 	unnest(array['nextval(%L)', 'setval(%L, 1)', 'currval(%L)']) call
 order by role, sequence, call;
 select matches(pg_temp.ask(role, :'claims_a', format('alter sequence meshhook_metrics.%I restart', sequence)), '^42501', format('%s does not restart %s', role, sequence))
 from unnest(array['anon', 'authenticated', 'service_role', 'tenancy_stranger']) role,
-	unnest(array['series_id_seq', 'live_id_seq']) sequence
+	unnest(array['series_id_seq', 'live_id_seq', 'alert_events_id_seq', 'alert_notifications_id_seq']) sequence
 order by role, sequence;
 
 -- The schema, its functions and types, the publication, the extension
@@ -117,9 +144,19 @@ from unnest(array['anon', 'authenticated', 'service_role', 'tenancy_stranger']) 
 		'drop function meshhook_metrics.tenant_ids()',
 		'create or replace function meshhook_metrics.labels_digest(labels jsonb) returns bytea language sql immutable return null',
 		'create or replace function meshhook_metrics.close_minutes(now timestamptz default clock_timestamp()) returns bigint language sql return 1',
+		'create or replace function meshhook_metrics.check_alert_rule() returns trigger language plpgsql as $x$ begin return new; end $x$',
+		'create or replace function meshhook_metrics.count_alert_rules() returns trigger language plpgsql as $x$ begin return null; end $x$',
+		'alter function meshhook_metrics.count_alert_rules() set search_path = public',
+		'alter function meshhook_metrics.check_alert_rule() security definer',
+		'drop trigger count_alert_rules on meshhook_metrics.alert_rules',
+		'alter table meshhook_metrics.alert_rules disable trigger count_alert_rules',
+		'alter policy tenants_manage_their_own on meshhook_metrics.alert_rules using (true)',
+		'drop policy tenants_manage_their_own on meshhook_metrics.alert_rules',
 		'drop type meshhook_metrics.histogram cascade',
 		'alter publication supabase_realtime drop table meshhook_metrics.live',
+		'alter publication supabase_realtime drop table meshhook_metrics.alert_events',
 		'alter publication supabase_realtime add table meshhook_metrics.series',
+		'alter publication supabase_realtime add table meshhook_metrics.alert_notifications',
 		'drop publication supabase_realtime',
 		'drop extension meshhook_metrics cascade',
 		'alter extension meshhook_metrics drop function meshhook_metrics.status()',

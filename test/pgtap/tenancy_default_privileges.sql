@@ -38,7 +38,25 @@ from storage s,
 where s.relkind <> 'S'
 	and has_table_privilege(role, s.oid, p.privilege)
 	and not (p.privilege = 'SELECT' and s.object !~ 'leaf'
-		and (role = 'service_role' or role = 'authenticated' and s.name not in ('settings', 'flush_state')))
+		and (role = 'service_role'
+			or role = 'authenticated' and s.name not in ('settings', 'flush_state', 'alert_state', 'alert_receivers', 'alert_notifications')))
+	and not (p.privilege = 'DELETE' and s.name = 'alert_rules' and role in ('authenticated', 'service_role'))
+	and not (p.privilege in ('INSERT', 'UPDATE', 'DELETE') and s.name = 'alert_receivers' and role = 'service_role')
+union all
+-- Of columns, where there is no right on the whole
+select role, s.name || '.' || a.attname, p.privilege
+from storage s
+join pg_attribute a on a.attrelid = s.oid and a.attnum > 0,
+	unnest(array['anon', 'authenticated', 'service_role', 'tenancy_stranger']) role,
+	unnest(array['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) p (privilege)
+where s.relkind <> 'S'
+	and has_column_privilege(role, s.oid, a.attnum, p.privilege)
+	and not has_table_privilege(role, s.oid, p.privilege)
+	and not (role = 'authenticated' and s.name = 'flush_state' and a.attname = 'at' and p.privilege = 'SELECT')
+	and not (role in ('authenticated', 'service_role') and s.name = 'alert_rules' and p.privilege in ('INSERT', 'UPDATE')
+		and a.attname not in ('created_at', 'updated_at', 'last_error', 'last_error_at'))
+	and not (role = 'service_role' and s.name = 'alert_notifications' and p.privilege = 'UPDATE'
+		and a.attname in ('attempts', 'next_attempt_at', 'last_error', 'delivered_at', 'dead_at'))
 union all
 select role, s.name, p.privilege
 from storage s, unnest(array['anon', 'authenticated', 'service_role', 'tenancy_stranger']) role, unnest(array['SELECT', 'UPDATE', 'USAGE']) p (privilege)
@@ -49,8 +67,8 @@ select role, p.proname, 'EXECUTE'
 from pg_proc p, unnest(array['anon', 'authenticated', 'service_role', 'tenancy_stranger']) role
 where p.pronamespace = to_regnamespace('meshhook_metrics')
 	and has_function_privilege(role, p.oid, 'EXECUTE')
-	and not (role in ('authenticated', 'service_role') and p.proname ~ '^(histogram|query_range|tenant_ids$)'
-		or role = 'service_role' and p.proname ~ '^(inc|gauge_set|gauge_add|observe|observe_since|record|describe|snapshot|status|prometheus|flush)$')
+	and not (role in ('authenticated', 'service_role') and p.proname ~ '^(histogram|query_range|tenant_ids$|check_alert_annotations$)'
+		or role = 'service_role' and p.proname ~ '^(inc|gauge_set|gauge_add|observe|observe_since|record|describe|snapshot|status|prometheus|flush|claim_notifications|finish_notification)$')
 union all
 select role, 'schema', p.privilege
 from unnest(array['anon', 'authenticated', 'service_role', 'tenancy_stranger']) role, unnest(array['USAGE', 'CREATE']) p (privilege)
@@ -86,6 +104,10 @@ select is_empty('select * from excess', 'nor after the migrations have come agai
 grant all on all tables in schema meshhook_metrics to public, anon, authenticated, service_role;
 grant all on all sequences in schema meshhook_metrics to public, anon, authenticated, service_role;
 grant all on schema meshhook_metrics to anon, authenticated, service_role;
+grant update (last_error) on meshhook_metrics.alert_rules to authenticated;
+grant update (payload) on meshhook_metrics.alert_notifications to service_role;
+grant select (url) on meshhook_metrics.alert_receivers to authenticated;
+grant execute on function meshhook_metrics.count_alert_rules to authenticated;
 select isnt_empty('select * from excess', 'somebody has granted all');
 set local role tenancy_owner;
 \ir ../sql/include/migrations.sql

@@ -27,6 +27,7 @@ insert into decided values
 	('query_range_rows(text,timestamp with time zone,timestamp with time zone,interval,jsonb,text,text[],uuid)',
 		'authenticated service_role', 'query_range_rows(''shared_total'', now(), now(), null, null, null, null, null)'),
 	('query_range_aggregate(text,text,text)', 'authenticated service_role', 'query_range_aggregate(''p95'', ''histogram'', ''m'')'),
+	('query_range_applies(text,text)', 'authenticated service_role', 'query_range_applies(''p95'', ''histogram'')'),
 	('query_range_filter(jsonb)', 'authenticated service_role', 'query_range_filter(''{"a": 1}'')'),
 	('query_range_source(text[],interval,timestamp with time zone[])', 'authenticated service_role',
 		'query_range_source(''{sum}'', ''1 hour'', array[now(), now(), now(), now(), now()])'),
@@ -68,7 +69,24 @@ insert into decided values
 	('create_leaf(text,timestamp with time zone)', '', 'create_leaf(''1m'', now())'),
 	('retention(text)', '', 'retention(''1m'')'),
 	('labels_digest(jsonb)', '', 'labels_digest(''{}'')'),
-	('check_settings()', '', null);
+	('check_settings()', '', null),
+	('evaluate_alerts(timestamp with time zone)', '', 'evaluate_alerts()'),
+	('alert_values(timestamp with time zone,uuid[])', '', 'alert_values(now(), ''{}'')'),
+	('alert_values_apart(timestamp with time zone,uuid[])', '', 'alert_values_apart(now(), ''{}'')'),
+	('alert_spans(timestamp with time zone,interval[])', '', 'alert_spans(now(), ''{1 hour}'')'),
+	('alert_totals(timestamp with time zone,uuid[],bigint[],integer[],integer[],boolean[],timestamp with time zone[],timestamp with time zone[],timestamp with time zone[],timestamp with time zone[],timestamp with time zone[],text[],boolean[])',
+		'', 'alert_totals(now(), ''{}'', ''{}'', ''{}'', ''{}'', ''{}'', ''{}'', ''{}'', ''{}'', ''{}'', ''{}'', ''{}'', ''{}'')'),
+	('alert_text(text,double precision,double precision,jsonb)', '', 'alert_text(''{{ value }}'', 1, 2, ''{}'')'),
+	('alert_annotations(jsonb,double precision,double precision,jsonb)', '', 'alert_annotations(''{}'', 1, 2, ''{}'')'),
+	('write_notifications(timestamp with time zone,bigint[])', '', 'write_notifications(now(), ''{}'')'),
+	('send_notifications(integer)', '', 'send_notifications()'),
+	('claim_notifications(integer,boolean)', 'service_role', 'claim_notifications()'),
+	('finish_notification(bigint,text)', 'service_role', 'finish_notification(1)'),
+	('check_alert_rule()', '', null),
+	-- Called by the trigger before it, with the rights of who writes the rule
+	('check_alert_annotations(jsonb)', 'authenticated service_role', 'check_alert_annotations(''{}'')'),
+	('count_alert_rules()', '', null),
+	('check_alert_receiver()', '', null);
 
 create temp view functions as
 select p.oid, p.proname::text as name, replace(p.oid::regprocedure::text, 'meshhook_metrics.' || p.proname || '(', p.proname || '(') as function,
@@ -89,7 +107,15 @@ select is_empty($$ select function from functions where proacl is null $$, 'nor 
 select is_empty(
 	$$ select function, a.* from functions, aclexplode(proacl) a where a.is_grantable and a.grantee not in (proowner, 'tenancy_owner'::regrole) $$,
 	'nobody but the owner grants');
-select is_empty('select function from functions where prosecdef', 'none runs with its owner''s rights');
+-- The one exception counts a tenant's rules for whoever inserts one. As it may have been
+-- called by somebody with temporary objects of his own, those come last for it.
+select set_eq('select function from functions where prosecdef', array['count_alert_rules()'], 'none runs with its owner''s rights, but count_alert_rules()');
+select is_empty(
+	$$ select function, proacl from functions
+		where prosecdef and (proowner <> 'tenancy_owner'::regrole or proacl <> array[makeaclitem(proowner, proowner, 'EXECUTE', false)]) $$,
+	'who may call that is its owner, who is no superuser, and nobody else');
+select is_empty($$ select function, proconfig from functions where prosecdef and proconfig is distinct from array['search_path=pg_catalog, pg_temp'] $$,
+	'and its search_path is fixed, with nothing temporary before the catalogue');
 select is_empty(
 	$$ select function from functions
 		where prolang in (select oid from pg_language where lanname in ('sql', 'plpgsql'))
@@ -101,7 +127,8 @@ select is_empty(
 		where e.extname = 'meshhook_metrics' and p.pronamespace <> 'meshhook_metrics'::regnamespace $$,
 	'none is in another schema');
 select set_eq(
-	$$ select function from functions where proowner = 'tenancy_owner'::regrole $$, array['labels_digest(jsonb)', 'check_settings()', 'tenant_ids()'],
+	$$ select function from functions where proowner = 'tenancy_owner'::regrole $$, array['labels_digest(jsonb)', 'check_settings()', 'tenant_ids()',
+		'check_alert_rule()', 'check_alert_annotations(jsonb)', 'check_alert_receiver()', 'count_alert_rules()'],
 	'the owner of the tables owns the functions of the migrations, and could change no other');
 
 -- What they get when they call
@@ -131,8 +158,9 @@ select is(pg_temp.ask('anon', null, format('select %s::json', :'histogram')), '4
 	'anon cannot name the type');
 create temp table mine (name text, tenant_id uuid, value text);
 alter table mine owner to authenticated;
-select is(pg_temp.ask_as_a('create trigger t before insert on pg_temp.mine for each row execute function meshhook_metrics.check_settings()'),
-	'42501: permission denied for function meshhook_metrics.check_settings', 'nor do tenants hang a function on a table of their own');
+select is(pg_temp.ask_as_a(format('create trigger t before insert on pg_temp.mine for each row execute function meshhook_metrics.%I()', name)),
+	'42501: permission denied for function meshhook_metrics.' || name, format('nor do tenants hang %s() on a table of their own', name))
+from unnest(array['check_settings', 'check_alert_rule', 'check_alert_receiver', 'count_alert_rules']) name;
 
 -- What tenants call tells them nothing of others, whoever they ask for
 select is(pg_temp.ask_as_a('select * from meshhook_metrics.tenant_ids()'), format('(%s)', :'a'), 'tenant A is tenant A');

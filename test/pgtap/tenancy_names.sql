@@ -13,7 +13,7 @@ grant select on since to public;
 create temp table questions (question text);
 insert into questions
 select format('select * from meshhook_metrics.%I', name)
-from unnest(array['series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state']) name
+from unnest(array['series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'alert_rules', 'alerts', 'alert_events']) name
 union all
 select 'select at from meshhook_metrics.flush_state'
 union all
@@ -48,7 +48,7 @@ select is_empty($$ select * from told where to_a ~ 'platform|00000000-' $$, 'or 
 select cmp_ok(count(*), '>', 10::bigint, role || ' is told, by the same questions')
 from (values ('authenticated', :'claims_b'), ('service_role', null), ('tenancy_owner', null)) asker (role, claims), questions
 where question !~ 'secret_'
-	and question ~ 'series$|rollup_1[mhd]$|''1 day'', ''\{\}'', null'
+	and question ~ 'series$|rollup_1[mhd]$|alert_rules$|alerts$|alert_events$|''1 day'', ''\{\}'', null'
 	and pg_temp.ask(role, claims, question) ~ 'value_secret|queue_secret|step_secret|31337|313\.37'
 group by role;
 
@@ -103,9 +103,9 @@ begin
 end
 $$;
 select is(pg_temp.leak_by('tenancy_attack.leak(t)', name), 'something, ', 'a function in WHERE sees only A''s rows of ' || name)
-from unnest(array['series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d']) name;
+from unnest(array['series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'alert_rules', 'alerts', 'alert_events']) name;
 select is(pg_temp.leak_by(format('tenancy_attack.leak(t) and tenant_id = %L', :'b'), name), 'nothing, ', 'also beside a condition of B''s in ' || name)
-from unnest(array['series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d']) name;
+from unnest(array['series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'alert_rules', 'alerts', 'alert_events']) name;
 select is(pg_temp.leak_by('tenancy_attack.leak(t) or metric <> ''x''', 'series'), 'something, ', 'nor with OR');
 select is(pg_temp.leak_by('metric operator(tenancy_attack.===) ''x'' and tenancy_attack.leak(tenant_id)', 'series'), 'something, own_total shared_depth shared_seconds shared_total shared_total',
 	'nor an operator');
@@ -120,6 +120,12 @@ from unnest(array[
 	'select count(*) from meshhook_metrics.series where (labels ->> ''key_secret'')::numeric > 0',
 	'select count(*) from meshhook_metrics.series where labels::text::xml is not null',
 	'select count(*) from meshhook_metrics.live where 1 / (sum[1] - 31337)::integer > 0',
+	'select count(*) from meshhook_metrics.alert_rules where name::numeric > 0',
+	'select count(*) from meshhook_metrics.alert_rules where 1 / (threshold - 31336)::integer > 0',
+	'select count(*) from meshhook_metrics.alerts where (annotations ->> ''summary'')::numeric > 0',
+	'select count(*) from meshhook_metrics.alert_events where 1 / (value - 31337)::integer > 0',
+	'update meshhook_metrics.alert_rules set threshold = name::numeric',
+	'delete from meshhook_metrics.alert_rules where name::numeric > 0 returning name',
 	'select count(*) from meshhook_metrics.rollup_1d where (sum::text || ''x'')::numeric > 0',
 	'select * from meshhook_metrics.series where metric = (select 1 / 0)::text']) statement;
 select matches(pg_temp.ask_as_a('select count(*) from meshhook_metrics.series where metric::numeric > 0'), '^22P02: .*"(own|shared)_', 'though A''s own rows are in errors');
@@ -129,7 +135,7 @@ select matches(pg_temp.ask_as_a('select count(*) from meshhook_metrics.live wher
 -- What plans show. PostgreSQL tells how many rows a filter removed, not what was in them.
 select is(pg_temp.ask_as_a(format('explain (analyze, verbose, costs off, timing off, summary off) select * from meshhook_metrics.%I', name))
 		~ 'secret|22222222|31337|platform', false, 'a plan over ' || name || ' has nothing of B''s')
-from unnest(array['series', 'live', 'rollup_1m', 'rollup_1d']) name;
+from unnest(array['series', 'live', 'rollup_1m', 'rollup_1d', 'alert_rules', 'alerts', 'alert_events']) name;
 
 -- Numbers that are given out: an id shows that there were others before it, and that is
 -- all. It leads to no row.
@@ -139,8 +145,12 @@ from (select array_agg(id) as ids from meshhook_metrics.series where tenant_id =
 	unnest(array['series', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d']) name;
 select is(pg_temp.ask_as_a(format('select count(*) from meshhook_metrics.live where id = any (%L)', (select array_agg(id) from meshhook_metrics.live where tenant_id <> :'a'))),
 	'(0)', 'nor ids of rows of live');
+select is(pg_temp.ask_as_a(format('select count(*) from meshhook_metrics.alert_events where id = any (%1$L) or fired_event_id = any (%1$L)',
+	(select array_agg(id) from meshhook_metrics.alert_events where tenant_id <> :'a'))), '(0)', 'nor ids of events');
+select is(pg_temp.ask_as_a(format('select count(*) from meshhook_metrics.%I where %s::text !~ ''^11111111''', name, id)), '(0)', 'nor those of rules in ' || name)
+from (values ('alert_rules', 'id'), ('alerts', 'rule_id'), ('alert_events', 'rule_id')) r (name, id);
 select matches(pg_temp.ask_as_a(format('select %s(%L)', function, 'meshhook_metrics.' || sequence)), '^(42501|55000)', format('%s(%s) tells nothing', function, sequence))
-from unnest(array['nextval', 'currval']) function, unnest(array['series_id_seq', 'live_id_seq']) sequence;
+from unnest(array['nextval', 'currval']) function, unnest(array['series_id_seq', 'live_id_seq', 'alert_events_id_seq', 'alert_notifications_id_seq']) sequence;
 select is(pg_temp.ask_as_a($$ select last_value from pg_sequences where schemaname = 'meshhook_metrics' and last_value is not null $$), '', 'nor does pg_sequences');
 
 -- Views of the system that show statements, settings and tables of others

@@ -15,12 +15,44 @@ insert into decided values
 	('rollup_state', 'SELECT', 'SELECT'),
 	('flush_state', 'SELECT(at)', 'SELECT'),
 	('settings', '', 'SELECT'),
+	('alert_state', '', 'SELECT'),
+	('alerts', 'SELECT', 'SELECT'),
+	('alert_events', 'SELECT', 'SELECT'),
+	('alert_receivers', '', 'DELETE,INSERT,SELECT,UPDATE'),
 	('leaf of meshhook_metrics.rollup_1m', '', ''),
 	('leaf of meshhook_metrics.rollup_5m', '', ''),
 	('leaf of meshhook_metrics.rollup_1h', '', ''),
 	('leaf of meshhook_metrics.rollup_1d', '', ''),
 	('series_id_seq', '', ''),
-	('live_id_seq', '', '');
+	('live_id_seq', '', ''),
+	('alert_events_id_seq', '', ''),
+	('alert_notifications_id_seq', '', '');
+-- What people write of a rule, and who delivers of a notification; the rest is the server's
+create temp table written (object text, attname text);
+insert into written
+select 'alert_rules', name
+from unnest(array['id', 'tenant_id', 'name', 'metric', 'labels', 'aggregate', 'denominator_metric', 'denominator_labels', 'denominator_min', 'group_by',
+	'comparison', 'threshold', 'recovery_threshold', 'time_window', 'for_duration', 'keep_firing_for', 'no_data', 'no_data_for', 'severity', 'annotations',
+	'repeat_interval', 'enabled', 'silenced_until']) name
+union all
+select 'alert_notifications', name
+from unnest(array['attempts', 'next_attempt_at', 'last_error', 'delivered_at', 'dead_at']) name;
+insert into decided
+select object, rights, rights
+from (
+	select 'alert_rules' as object, string_agg(r, ',' order by r) as rights
+	from (
+		select format('%s(%s)', p, attname) as r
+		from written, unnest(array['INSERT', 'UPDATE']) p
+		where object = 'alert_rules'
+		union all
+		values ('SELECT'), ('DELETE')) r) o;
+insert into decided
+select object, '', string_agg(format('UPDATE(%s)', attname), ',' order by attname)
+from written
+where object = 'alert_notifications'
+group by object;
+update decided set service_role = 'SELECT,' || service_role where object = 'alert_notifications';
 
 select set_eq('select object from storage', 'select object from decided', 'every table, view, partition and sequence has been decided about');
 select cmp_ok(count(*), '>=', 2::bigint, 'there are several partitions, each a ' || object)
@@ -64,22 +96,26 @@ select is_empty(
 	'PUBLIC has no right on anything, and nobody but the owner can grant');
 select is_empty(
 	$$ select s.name, a.attname from storage s join pg_attribute a on a.attrelid = s.oid
-		where a.attacl is not null and (s.name, a.attname) <> ('flush_state', 'at') $$,
-	'no column has rights of its own, but flush_state.at');
+		where a.attacl is not null and (s.name, a.attname) <> ('flush_state', 'at')
+			and (s.name, a.attname) not in (select object, attname from written) $$,
+	'no column has rights of its own, but flush_state.at and what is written of rules and notifications');
 select is_empty($$ select name, relowner::regrole from storage join pg_class using (oid) where relowner <> 'tenancy_owner'::regrole $$,
 	'all of it belongs to the role that applied the migrations');
 select is_empty($$ select name from storage join pg_class using (oid) where storage.relkind <> 'S' and not relrowsecurity $$,
 	'row level security is on everywhere, partitions included');
 select set_eq(
-	$$ select concat_ws(' ', c.relname, p.polname, p.polcmd, p.polpermissive, p.polroles::regrole[]::text, pg_get_expr(p.polqual, p.polrelid))
+	$$ select concat_ws(' ', c.relname, p.polname, p.polcmd, p.polpermissive, p.polroles::regrole[]::text, pg_get_expr(p.polqual, p.polrelid),
+			'check ' || pg_get_expr(p.polwithcheck, p.polrelid))
 		from pg_policy p join pg_class c on c.oid = p.polrelid where c.relnamespace = 'meshhook_metrics'::regnamespace $$,
 	$$ select name || ' tenants_read_their_own r t {authenticated} (tenant_id IN ( SELECT meshhook_metrics.tenant_ids() AS tenant_ids))'
-		from unnest(array['series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d']) name
+		from unnest(array['series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'alerts', 'alert_events']) name
 		union all
 		values
+			('alert_rules tenants_manage_their_own * t {authenticated} (tenant_id IN ( SELECT meshhook_metrics.tenant_ids() AS tenant_ids)) '
+				'check (tenant_id IN ( SELECT meshhook_metrics.tenant_ids() AS tenant_ids))'),
 			('rollup_state readers_see_how_far_it_is r t {authenticated} (target = ANY (ARRAY[''1m''::text, ''5m''::text, ''1h''::text, ''1d''::text]))'),
 			('flush_state readers_see_how_far_it_is r t {authenticated} (tick > 0)') $$,
-	'policies let tenants read, and nothing else');
+	'policies let tenants read their own, and write rules of their own, and nothing else');
 
 -- The schema and its types
 select set_eq(
@@ -95,7 +131,7 @@ select set_eq(
 -- What they get when they ask. Rows of both tenants and of the platform are there.
 create temp view readable as
 select name
-from unnest(array['series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d']) name;
+from unnest(array['series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'alert_rules', 'alerts', 'alert_events']) name;
 create function pg_temp.tenants(role name, claims text, storage text) returns text
 language sql as $$
 	select pg_temp.ask(role, claims, format('select string_agg(distinct left(tenant_id::text, 1), '''') from meshhook_metrics.%I', storage))
@@ -121,7 +157,7 @@ select is(pg_temp.ask(role, :'claims_a', format('select 1 from meshhook_metrics.
 	format('%s does not read %s', role, s.name))
 from storage s
 join decided d using (object), unnest(array['authenticated', 'service_role']) role
-where case role when 'authenticated' then d.authenticated else d.service_role end not like 'SELECT%'
+where case role when 'authenticated' then d.authenticated else d.service_role end !~ '\mSELECT\M'
 order by s.name, role;
 
 -- How far it is, tenants may know, and nothing of who brought it there
@@ -135,15 +171,21 @@ from unnest(array['region_id', 'tick', '*', 'ctid', 'flush_state']) c;
 -- Realtime: of a row that is deleted, subscribers of all tenants see the key
 select is(
 	(select array_agg(a.attname order by a.attnum) from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
-		where i.indrelid = 'meshhook_metrics.live'::regclass and i.indisprimary),
-	array['id']::name[], 'the key of live says nothing about a tenant');
-select is((select relreplident from pg_class where oid = 'meshhook_metrics.live'::regclass), 'd'::"char", 'and is all that a deletion shows');
+		where i.indrelid = format('meshhook_metrics.%I', name)::regclass and i.indisprimary),
+	array['id']::name[], format('the key of %s says nothing about a tenant', name))
+from unnest(array['live', 'alert_events']) name;
+select is((select relreplident from pg_class where oid = format('meshhook_metrics.%I', name)::regclass), 'd'::"char",
+	'and is all that a deletion shows of ' || name)
+from unnest(array['live', 'alert_events']) name;
 select set_eq(
-	$$ select schemaname || '.' || tablename from pg_publication_tables where pubname = 'supabase_realtime' $$, array['meshhook_metrics.live'],
+	$$ select schemaname || '.' || tablename from pg_publication_tables where pubname = 'supabase_realtime' $$,
+	array['meshhook_metrics.live', 'meshhook_metrics.alert_events'],
 	'no other table is published');
 
 -- Statistics: PostgreSQL shows those of columns whose rows one could read
-analyze meshhook_metrics.series, meshhook_metrics.live, meshhook_metrics.rollup_1m, meshhook_metrics.settings;
+analyze meshhook_metrics.series, meshhook_metrics.live, meshhook_metrics.rollup_1m, meshhook_metrics.settings,
+	meshhook_metrics.alert_rules, meshhook_metrics.alerts, meshhook_metrics.alert_events, meshhook_metrics.alert_receivers,
+	meshhook_metrics.alert_notifications, meshhook_metrics.alert_state;
 select cmp_ok((select count(*) from pg_stats where schemaname = 'meshhook_metrics'), '>', 20::bigint, 'there are statistics');
 select is(pg_temp.ask(role, :'claims_a', $$ select * from pg_stats where schemaname = 'meshhook_metrics' $$), '',
 	'which ' || role || ' does not see')

@@ -84,6 +84,34 @@ begin
 		('retention_1m', default, '6 days');
 end
 $$;
+
+-- Rules that fire, of a metric that all have and of one's own, and what is told of them.
+-- Their windows are long, so whatever the worker makes of them meanwhile is the same.
+do $$
+declare
+	a constant uuid := '11111111-1111-1111-1111-111111111111';
+	b constant uuid := '22222222-2222-2222-2222-222222222222';
+	nil constant uuid := '00000000-0000-0000-0000-000000000000';
+begin
+	insert into meshhook_metrics.alert_receivers (tenant_id, name, headers)
+	values
+		(a, 'default', '{"Authorization": "Bearer of_a"}'),
+		(b, 'receiver_secret', '{"Authorization": "Bearer bearer_secret"}'),
+		(nil, 'platform_receiver', default);
+	insert into meshhook_metrics.alert_rules (id, tenant_id, name, metric, aggregate, threshold, time_window, group_by, annotations)
+	values
+		('11111111-0000-4000-8000-000000000001', a, 'shared', 'shared_total', 'increase', 1, '1 day', '{status}',
+			'{"summary": "{{ value }} were {{ labels.status }}"}'),
+		('22222222-0000-4000-8000-000000000001', b, 'shared', 'shared_total', 'increase', 1, '1 day', '{status,key_secret}',
+			'{"summary": "summary_secret {{ value }}"}'),
+		('00000000-0000-4000-8000-000000000001', nil, 'shared', 'shared_total', 'increase', 1, '1 day', '{status,host}',
+			'{"summary": "on {{ labels.host }}"}'),
+		('11111111-0000-4000-8000-000000000002', a, 'own', 'own_total', 'increase', 0, '1 day', null, default),
+		('22222222-0000-4000-8000-000000000002', b, 'rule_secret', 'secret_total', 'increase', 31336, '1 day', null, default),
+		('00000000-0000-4000-8000-000000000002', nil, 'platform_rule', 'platform_total', 'increase', 0, '1 day', null, default);
+	perform meshhook_metrics.evaluate_alerts(clock_timestamp());
+end
+$$;
 reset role;
 
 -- Does a statement as somebody, and undoes it: what it answers, a line a row, or its
