@@ -29,17 +29,18 @@ language sql as $$
 	from pg_constraint o
 	where o.connamespace = 'meshhook_metrics'::regnamespace
 	union all
-	select format('policy %s on %s: %s %s using %s', p.polname, p.polrelid::regclass, p.polpermissive, p.polcmd, pg_get_expr(p.polqual, p.polrelid))
+	select format('policy %s on %s: %s %s using %s check %s', p.polname, p.polrelid::regclass, p.polpermissive, p.polcmd, pg_get_expr(p.polqual, p.polrelid),
+		pg_get_expr(p.polwithcheck, p.polrelid))
 	from pg_policy p
 	join pg_class c on c.oid = p.polrelid
 	where c.relnamespace = 'meshhook_metrics'::regnamespace
 	union all
-	select format('trigger %s', pg_get_triggerdef(t.oid))
+	select format('trigger %s %s', pg_get_triggerdef(t.oid), t.tgenabled)
 	from pg_trigger t
 	join pg_class c on c.oid = t.tgrelid
 	where c.relnamespace = 'meshhook_metrics'::regnamespace
 	union all
-	select format('function %s of %s, rights %s, settings %s, text %s', f.oid::regprocedure, f.proowner::regrole,
+	select format('function %s of %s, definer %s, rights %s, settings %s, text %s', f.oid::regprocedure, f.proowner::regrole, f.prosecdef,
 		(select string_agg(a::text, ' ' order by a::text) from unnest(f.proacl) a), f.proconfig, md5(f.prosrc))
 	from pg_proc f
 	where f.pronamespace = 'meshhook_metrics'::regnamespace
@@ -53,6 +54,15 @@ language sql as $$
 	from pg_publication_tables
 	where pubname = 'supabase_realtime'
 $$;
+create function pg_temp.alert_data() returns setof text
+language sql as $$
+	select 'rule ' || r::text from meshhook_metrics.alert_rules r
+	union all select 'alert ' || a::text from meshhook_metrics.alerts a
+	union all select 'event ' || e::text from meshhook_metrics.alert_events e
+	union all select 'receiver ' || c::text from meshhook_metrics.alert_receivers c
+	union all select 'notification ' || n::text from meshhook_metrics.alert_notifications n
+	union all select 'evaluation ' || s::text from meshhook_metrics.alert_state s
+$$;
 create function pg_temp.data() returns setof text
 language sql as $$
 	select 'series ' || s::text from meshhook_metrics.series s
@@ -62,6 +72,7 @@ language sql as $$
 	union all select 'state ' || s::text from meshhook_metrics.rollup_state s
 	union all select 'flush ' || f::text from meshhook_metrics.flush_state f
 	union all select 'setting ' || s::text from meshhook_metrics.settings s
+	union all select pg_temp.alert_data()
 $$;
 create function pg_temp.fill() returns void
 language sql as $$
@@ -76,6 +87,18 @@ language sql as $$
 	values ('11111111-1111-1111-1111-111111111111', now(), 5, array[1], array[4], array[3], array(select meshhook_metrics.histogram_of(3)));
 	insert into meshhook_metrics.flush_state values (1, 2, now());
 	insert into meshhook_metrics.settings (name, value) values ('retention_1m', '14 days');
+	-- Rules of which one fires, one is pending, one has fired and is resolved, one fails
+	insert into meshhook_metrics.alert_receivers (tenant_id, name, url) values ('11111111-1111-1111-1111-111111111111', 'duty', 'https://duty.example/');
+	insert into meshhook_metrics.alert_rules (id, tenant_id, name, metric, aggregate, group_by, threshold, time_window, for_duration)
+	values
+		('11111111-0000-4000-8000-000000000001', '11111111-1111-1111-1111-111111111111', 'firing', 'kept_seconds', 'count', '{a}', 1, '1 hour', '0'),
+		('11111111-0000-4000-8000-000000000002', '11111111-1111-1111-1111-111111111111', 'pending', 'kept_seconds', 'avg', null, 0, '1 hour', '1 hour'),
+		('11111111-0000-4000-8000-000000000003', '11111111-1111-1111-1111-111111111111', 'resolved', 'kept_seconds', 'count', null, 1, '1 hour', '0'),
+		('11111111-0000-4000-8000-000000000004', '11111111-1111-1111-1111-111111111111', 'failing', 'kept_seconds', 'last', null, 1, '1 hour', '0');
+	select meshhook_metrics.evaluate_alerts(now());
+	update meshhook_metrics.alert_rules set threshold = 100 where name = 'resolved';
+	select meshhook_metrics.evaluate_alerts(now() + interval '1 second');
+	select from meshhook_metrics.claim_notifications(1);
 $$;
 
 -- A plain server, without the roles and the publication of Supabase
@@ -84,7 +107,12 @@ do $$begin perform pg_temp.fill(); end$$;
 create temp table storage as select pg_temp.storage() as line;
 create temp table data as select pg_temp.data() as line;
 select cmp_ok(count(*), '>', 150::bigint, 'there is something to compare') from storage;
-select cmp_ok(count(*), '>=', 11::bigint, 'and data') from data;
+select cmp_ok(count(*), '>=', 23::bigint, 'and data') from data;
+select is((select string_agg(format('%s %s', name, state), ', ' order by name) from meshhook_metrics.alerts), 'firing firing, pending pending', 'with alerts');
+select is((select string_agg(format('%s %s', name, state), ', ' order by name, id) from meshhook_metrics.alert_events),
+	'firing firing, pending pending, resolved firing, resolved resolved', 'with what has happened');
+select is((select string_agg(name, ', ') from meshhook_metrics.alert_rules where last_error is not null), 'failing', 'with a rule that fails');
+select is((select format('%s, %s taken', count(*), sum(attempts)) from meshhook_metrics.alert_notifications), '3, 1 taken', 'and with what is to be told');
 select is_empty($$ select line from storage where line ~ ' =[a-zA-Z*]+/' $$, 'everybody has no right on it');
 \ir ../sql/include/migrations.sql
 \ir ../sql/include/migrations.sql
@@ -98,8 +126,8 @@ create publication supabase_realtime;
 set local client_min_messages = warning;
 \ir ../sql/include/migrations.sql
 select set_eq('select pg_temp.data()', 'table data', 'the data stays');
-select is((select string_agg(format('%I.%I', schemaname, tablename), ', ') from pg_publication_tables where pubname = 'supabase_realtime'), 'meshhook_metrics.live',
-	'live, and nothing else, is published');
+select is((select string_agg(format('%I.%I', schemaname, tablename), ', ' order by tablename) from pg_publication_tables where pubname = 'supabase_realtime'),
+	'meshhook_metrics.alert_events, meshhook_metrics.live', 'live and alert_events, and nothing else, are published');
 drop table storage;
 create temp table storage as select pg_temp.storage() as line;
 \ir ../sql/include/migrations.sql
@@ -111,11 +139,11 @@ set local client_min_messages = error;
 create publication supabase_realtime for all tables;
 set local client_min_messages = warning;
 \ir ../sql/include/migrations.sql
-select is((select count(*) from pg_publication_tables where pubname = 'supabase_realtime' and schemaname = 'meshhook_metrics' and tablename = 'live'), 1::bigint,
-	'a publication of all tables is left alone');
+select is((select count(*) from pg_publication_tables where pubname = 'supabase_realtime' and schemaname = 'meshhook_metrics' and tablename in ('live', 'alert_events')),
+	2::bigint, 'a publication of all tables is left alone');
 drop publication supabase_realtime;
 set local client_min_messages = error;
-create publication supabase_realtime for table meshhook_metrics.live;
+create publication supabase_realtime for table meshhook_metrics.live, meshhook_metrics.alert_events;
 set local client_min_messages = warning;
 
 -- The extension goes, and takes the columns of its type
@@ -126,26 +154,58 @@ select set_eq('select pg_temp.storage()', 'table storage', 'they come back, with
 select set_eq(
 	$$ select regexp_replace(d, '"\{[^}]*\}"|\([^()]*\)\)$', '') from (select pg_temp.data()) t (d) where d !~ '^(live|1m|5m)' $$,
 	$$ select regexp_replace(line, '"\{[^}]*\}"|\([^()]*\)\)$', '') from data where line !~ '^(live|1m|5m)' $$, 'what else there was is there');
+select set_eq('select pg_temp.alert_data()', $$ select line from data where line ~ '^(rule|alert|event|receiver|notification|evaluation) ' $$,
+	'rules, alerts, events and notifications to the letter');
 select is((select sum(c) from meshhook_metrics.live, unnest(count) c), 9::numeric, 'the rows of live');
 select is((select sum(count) from meshhook_metrics.rollup_1m), 5::numeric, 'and the minutes');
 select lives_ok($$ update meshhook_metrics.rollup_5m set histogram = (select meshhook_metrics.histogram_of(1)) $$, 'whose type is that of the extension');
 
 -- Tables, leaves, policies, grants, triggers and functions that were dropped
-drop table meshhook_metrics.flush_state, meshhook_metrics.settings, meshhook_metrics.rollup_1h;
+drop table meshhook_metrics.flush_state, meshhook_metrics.settings, meshhook_metrics.rollup_1h, meshhook_metrics.alert_state, meshhook_metrics.alerts,
+	meshhook_metrics.alert_events, meshhook_metrics.alert_notifications;
 drop policy tenants_read_their_own on meshhook_metrics.live;
-drop index meshhook_metrics.live_tenant, meshhook_metrics.series_key, meshhook_metrics.rollup_1m_bucket;
+drop policy tenants_manage_their_own on meshhook_metrics.alert_rules;
+drop index meshhook_metrics.live_tenant, meshhook_metrics.series_key, meshhook_metrics.rollup_1m_bucket, meshhook_metrics.alert_rules_failing;
+drop trigger check_alert_rule on meshhook_metrics.alert_rules;
+alter table meshhook_metrics.alert_rules disable trigger count_alert_rules;
+drop function meshhook_metrics.check_alert_receiver() cascade;
+alter function meshhook_metrics.count_alert_rules() security invoker;
+create or replace function meshhook_metrics.check_alert_annotations(annotations jsonb) returns void language plpgsql immutable as $$begin end$$;
 drop function meshhook_metrics.tenant_ids() cascade;
 revoke select on meshhook_metrics.rollup_1m from authenticated;
+revoke insert (name), delete on meshhook_metrics.alert_rules from authenticated;
+grant update (last_error, created_at) on meshhook_metrics.alert_rules to authenticated;
+grant all on meshhook_metrics.alert_receivers to authenticated;
 grant all on meshhook_metrics.live to anon, authenticated;
 grant execute on function meshhook_metrics.rollup to authenticated;
 grant usage on sequence meshhook_metrics.series_id_seq to service_role;
 grant usage on schema meshhook_metrics to anon;
 alter table meshhook_metrics.series disable row level security;
+alter table meshhook_metrics.alert_rules disable row level security;
 do $$begin execute (select format('alter table meshhook_metrics.%I disable row level security; grant select on meshhook_metrics.%1$I to anon', leaf) from meshhook_metrics.leaves('1m') limit 1); end$$;
 \ir ../sql/include/migrations.sql
 insert into meshhook_metrics.settings (name, value) values ('retention_1m', '14 days');
 select set_eq('select pg_temp.storage()', 'table storage', 'whatever is missing is made, whatever is too much is taken away');
 select ok(not has_schema_privilege('anon', 'meshhook_metrics', 'usage'), 'from the schema, too');
+select is((select string_agg(name, ' ' order by name) from meshhook_metrics.alert_rules), 'failing firing pending resolved', 'rules and receivers, which nobody dropped, are there');
+select is((select count(*) from meshhook_metrics.alert_receivers), 1::bigint, 'all of them');
+
+-- Alerts that were lost fire anew; what is lost of the other tables does not keep them from that
+select is(meshhook_metrics.evaluate_alerts(now() + interval '1 minute'), 2::bigint, 'one fires, and one is pending');
+delete from meshhook_metrics.alert_state;
+select throws_ok('select meshhook_metrics.evaluate_alerts()', '55000', 'meshhook_metrics.alert_state has lost its row', 'without the row of alert_state none is evaluated');
+\ir ../sql/include/migrations.sql
+select is((select format('%s %s', only_row, evaluated_at) from meshhook_metrics.alert_state), 't -infinity', 'it is back');
+select is(meshhook_metrics.evaluate_alerts(now() + interval '2 minutes'), 0::bigint, 'and no alert changes for it');
+select is((select format('%s, %s failing', rules, rules_failing) from meshhook_metrics.alert_state), '4, 1 failing', 'nor what is known of the rules');
+drop table meshhook_metrics.alert_events;
+\ir ../sql/include/migrations.sql
+update meshhook_metrics.alert_rules set threshold = 1 where name = 'resolved';
+select is(meshhook_metrics.evaluate_alerts(now() + interval '3 minutes'), 1::bigint, 'where events are lost, alerts go on');
+select is((select count(distinct fired_event_id) from meshhook_metrics.alerts where state = 'firing'), 2::bigint,
+	'and a new event is not taken for the one with which an alert fired before');
+update meshhook_metrics.alert_rules set threshold = 100;
+select lives_ok($$ select meshhook_metrics.evaluate_alerts(now() + interval '4 minutes') $$, 'so that all can be resolved');
 
 -- The note of what was rolled up is lost: nothing is counted twice
 select is((select sum(count) from meshhook_metrics.rollup_1m), 5::numeric, 'before');
@@ -197,6 +257,18 @@ select lives_ok(format($$ insert into meshhook_metrics.series (tenant_id, metric
 select throws_ok($$ insert into meshhook_metrics.series (tenant_id, metric, kind, labels) values ('11111111-1111-1111-1111-111111111111', 'x', 'summary', '{}') $$,
 	'23514', null, 'of a kind that there is');
 select throws_ok($$ insert into meshhook_metrics.rollup_state (target) values ('2h') $$, '23514', null, 'targets are four');
+select throws_ok($$ insert into meshhook_metrics.alert_state (only_row) values (false) $$, '23514', null, 'the state of evaluation is one');
+select throws_ok($$ insert into meshhook_metrics.alert_state default values $$, '23505', null, 'row');
+select throws_ok($$ insert into meshhook_metrics.alert_rules (tenant_id, name, metric, aggregate, threshold)
+	values ('11111111-1111-1111-1111-111111111111', 'firing', 'm', 'count', 1) $$, '23505', null, 'a tenant has a name of a rule once');
+select throws_ok(format($$ insert into meshhook_metrics.alert_events (rule_id, tenant_id, fingerprint, name, severity, labels, annotations, state, reason, at, started_at, fired_event_id)
+		values ('11111111-0000-4000-8000-000000000001', '11111111-1111-1111-1111-111111111111', 'f', 'n', 'info', '{}', '{}', %L, 'threshold', now(), now(), %L) $$, state, fired)
+	, '23514', null, format('an event that is %s %s the one with which it fired', state, case when fired is null then 'has' else 'has no' end))
+from (values ('resolved', null), ('firing', 1), ('pending', 1), ('inactive', 1), ('recovering', null)) e (state, fired);
+prepare resolve as insert into meshhook_metrics.alert_events (rule_id, tenant_id, fingerprint, name, severity, labels, annotations, state, reason, at, started_at, fired_event_id)
+	values ('11111111-0000-4000-8000-000000000001', '11111111-1111-1111-1111-111111111111', 'f', 'n', 'info', '{}', '{}', 'resolved', 'threshold', now(), now(), 4711);
+select lives_ok('resolve', 'what has fired is resolved');
+select throws_ok('resolve', '23505', null, 'once, whoever writes');
 
 select * from finish();
 rollback;
