@@ -129,6 +129,74 @@ update meshhook_metrics.rollup_state set live_id = (select max(id) - 5 from mesh
 select lives_ok('select meshhook_metrics.maintain()', 'with rows of live');
 select is((select count(*) from meshhook_metrics.live), 14::bigint + 5, 'those go that are 15 minutes old and in rollup_1m');
 
+-- What happened to alerts, and what was told: of several ages, in hours, since days
+-- differ here; of which some fire yet
+create function pg_temp.happened(at timestamptz, state text, fired_event_id bigint default null) returns bigint
+language sql as $$
+	insert into meshhook_metrics.alert_events (rule_id, tenant_id, fingerprint, name, severity, labels, annotations, state, reason, at, started_at, fired_event_id)
+	values ('11111111-0000-4000-8000-000000000001', '11111111-1111-1111-1111-111111111111', happened.at::text, 'kept', 'info', '{}', '{}', happened.state,
+		'threshold', happened.at, happened.at, happened.fired_event_id)
+	returning id
+$$;
+insert into meshhook_metrics.alerts (rule_id, fingerprint, tenant_id, name, severity, labels, annotations, state, reason, since, started_at, fired_event_id)
+select '11111111-0000-4000-8000-000000000001', age::text, '11111111-1111-1111-1111-111111111111', 'kept', 'info', '{}', '{}', 'firing', 'threshold',
+	now() - age, now() - age, pg_temp.happened(now() - age, 'firing')
+from unnest(array['9600 hours', '24 hours']::interval[]) age;
+do $$
+declare
+	age interval;
+begin
+	foreach age in array array['2160:00:01', '2159:59:59', '72:00:00', '1 hour']::interval[] loop
+		perform pg_temp.happened(now() - age, 'pending');
+		perform pg_temp.happened(now() - age, 'inactive');
+		perform pg_temp.happened(now() - age, 'resolved', pg_temp.happened(now() - age, 'firing'));
+	end loop;
+end
+$$;
+-- A long one that is over: the event with which it fired is older than the other
+do $$begin perform pg_temp.happened(now() - interval '1920 hours', 'resolved', pg_temp.happened(now() - interval '2400 hours', 'firing')); end$$;
+create temp view told as select id, created_at, delivered_at is not null as done from meshhook_metrics.alert_notifications;
+insert into meshhook_metrics.alert_notifications (tenant_id, rule_id, receiver, payload, created_at, delivered_at)
+select '11111111-1111-1111-1111-111111111111', '11111111-0000-4000-8000-000000000001', 'default', '{}', now() - age, case when done then now() - age end
+from unnest(array['168:00:01', '167:59:59', '1 hour']::interval[]) age, unnest(array[true, false]) done;
+create temp table happened as table meshhook_metrics.alert_events;
+create temp table were_told as table told;
+select lives_ok('select meshhook_metrics.maintain()', 'with alerts');
+select set_eq('table meshhook_metrics.alert_events', $$
+	select *
+	from happened
+	where at >= now() - interval '2160 hours' or id in (select fired_event_id from meshhook_metrics.alerts) $$,
+	'events stay for 90 days, and for longer if what fired with them fires yet');
+select is((select string_agg(format('%s %s', state, n), ', ' order by state) from (select state, count(*) as n from meshhook_metrics.alert_events group by state) e),
+	'firing 5, inactive 3, pending 3, resolved 4', 'all others are gone');
+select set_eq('table told', $$ select * from were_told where created_at >= now() - interval '168 hours' $$, 'notifications stay for 7 days, delivered or not');
+select is((select count(*) from told), 4::bigint, 'those that are older are gone');
+insert into meshhook_metrics.settings (name, value) values ('retention_events', '2 days'), ('retention_notifications', '1 day');
+select lives_ok('select meshhook_metrics.maintain()', 'with settings for them');
+select set_eq('table meshhook_metrics.alert_events', $$
+	select *
+	from happened
+	where at >= now() - interval '48 hours' or id in (select fired_event_id from meshhook_metrics.alerts) $$, 'two days of events');
+select set_eq('table told', $$ select * from were_told where created_at >= now() - interval '24 hours' $$, 'and one of notifications');
+alter table meshhook_metrics.settings disable trigger check_settings;
+update meshhook_metrics.settings set value = '-1 day';
+create temp table happened_lately as table meshhook_metrics.alert_events;
+set local client_min_messages = error;
+select lives_ok('select meshhook_metrics.maintain()', 'with settings that make no sense for them');
+set local client_min_messages = warning;
+select set_eq('table meshhook_metrics.alert_events', 'table happened_lately', 'no event is deleted');
+select is((select count(*) from told), 2::bigint, 'and nothing that is told');
+alter table meshhook_metrics.settings enable trigger check_settings;
+delete from meshhook_metrics.settings;
+-- An alert that is over no longer keeps its event
+delete from meshhook_metrics.alerts where fingerprint = interval '9600 hours'::text;
+select lives_ok('select meshhook_metrics.maintain()', 'after the alert');
+select is((select count(*) from meshhook_metrics.alert_events where at < now() - interval '9000 hours'), 0::bigint, 'its event goes');
+-- Without them
+alter table meshhook_metrics.alert_events rename to elsewhere;
+select lives_ok('select meshhook_metrics.maintain()', 'where alerting is not installed');
+alter table meshhook_metrics.elsewhere rename to alert_events;
+
 -- Indexes of complete leaves are compacted once
 do $$
 begin
