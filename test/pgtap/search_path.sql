@@ -56,12 +56,39 @@ begin
 	perform pg_catalog.set_config('request.jwt.claims', '{"app_metadata": {"tenant_ids": ["11111111-1111-1111-1111-111111111111"]}}', true);
 	result := result || ' / ' || (select pg_catalog.string_agg(t::pg_catalog.text, ' ') from meshhook_metrics.tenant_ids() t)
 		|| ' / ' || meshhook_metrics.labels_digest('{"a": 1}');
+	-- Alerts
+	truncate meshhook_metrics.alert_rules, meshhook_metrics.alerts, meshhook_metrics.alert_events, meshhook_metrics.alert_receivers,
+		meshhook_metrics.alert_notifications restart identity;
+	insert into meshhook_metrics.settings values ('max_alert_rules', '11111111-1111-1111-1111-111111111111', '2');
+	insert into meshhook_metrics.alert_receivers (tenant_id, name, headers) values ('11111111-1111-1111-1111-111111111111', 'path', '{"X-Key": "1"}');
+	insert into meshhook_metrics.alert_rules (id, tenant_id, name, metric, aggregate, denominator_metric, group_by, threshold, time_window, annotations)
+	values
+		('11111111-0000-4000-8000-000000000001', '11111111-1111-1111-1111-111111111111', 'high', 'path_kept', 'p95', null, '{a}', 2, '1 day',
+			'{"summary": "{{ value }} of {{ labels.a }}"}'),
+		('11111111-0000-4000-8000-000000000002', '11111111-1111-1111-1111-111111111111', 'ratio', 'path_kept', 'count', 'path_kept', null, 0, '1 day', '{}');
+	begin
+		insert into meshhook_metrics.alert_rules (tenant_id, name, metric, aggregate, threshold)
+		values ('11111111-1111-1111-1111-111111111111', 'third', 'path_kept', 'count', 0);
+	exception when configuration_limit_exceeded then
+		result := result || ' / ' || sqlerrm;
+	end;
+	result := result || ' / ' || meshhook_metrics.evaluate_alerts();
+	update meshhook_metrics.alert_rules set threshold = 100;
+	result := result || ' / ' || meshhook_metrics.evaluate_alerts(pg_catalog.now() + '1 second'::pg_catalog.interval);
+	result := result || ' / ' || (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', e.name, e.state, e.value, e.labels, e.annotations, e.fingerprint), '; '
+			order by e.id)
+		from meshhook_metrics.alert_events e)
+		|| ' / ' || (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', n.receiver, n.payload), '; ' order by n.id) from meshhook_metrics.alert_notifications n);
+	update meshhook_metrics.alert_notifications set next_attempt_at = '-infinity';
+	result := result || ' / ' || (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', c.id, c.receiver, c.headers, c.attempts), '; ' order by c.id)
+		from meshhook_metrics.claim_notifications() c);
+	result := result || ' / ' || meshhook_metrics.finish_notification(1, 'no') || meshhook_metrics.finish_notification(2) || meshhook_metrics.send_notifications();
 	perform pg_catalog.set_config('search_path', 'public', true);
 	return result;
 end
 $$;
 
-select isnt(pg_temp.use('public'), null, 'they do something');
+select matches(pg_temp.use('public'), ' / 2 / 2 / high firing .* / 1 path .*2 path .* / truetrue0$', 'they do something');
 select is(pg_temp.use(''), pg_temp.use('meshhook_metrics, public'), 'an empty one');
 select is(pg_temp.use('pg_catalog'), pg_temp.use('meshhook_metrics, public'), 'without the schema');
 select is(pg_temp.use('no_such_schema'), pg_temp.use('meshhook_metrics, public'), 'a schema that does not exist');
@@ -79,6 +106,9 @@ create function regress_hostile.date_trunc(text, timestamptz) returns timestampt
 create function regress_hostile.unnest(anyarray) returns setof anyelement language sql as $$ select $1[1] $$;
 create function regress_hostile.sha256(bytea) returns bytea language sql as $$ select null::bytea $$;
 create function regress_hostile.differ(timestamptz, timestamptz) returns boolean language sql as $$ select 1 / 0 = 1 $$;
+create function regress_hostile.hashtext(text) returns integer language sql as $$ select 1 / 0 $$;
+create function regress_hostile.now() returns timestamptz language sql as $$ select '-infinity'::timestamptz + 1 / 0 * '1 day'::interval $$;
+create function regress_hostile.format(text) returns text language sql as $$ select 'hostile'::text $$;
 create operator regress_hostile.< (leftarg = timestamptz, rightarg = timestamptz, procedure = regress_hostile.differ);
 create operator regress_hostile.<= (leftarg = timestamptz, rightarg = timestamptz, procedure = regress_hostile.differ);
 create aggregate regress_hostile.max(float8) (sfunc = float8smaller, stype = float8);
