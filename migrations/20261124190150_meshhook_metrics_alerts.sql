@@ -264,7 +264,7 @@ begin
 			or k.key in ('alertname', 'severity', 'tenant_id')
 		limit 1
 	loop
-		raise exception 'group_by cannot have %', coalesce(pg_catalog.format('"%s"', pg_catalog.left(checked.key, 200)), 'a null')
+		raise exception 'group_by cannot have %', coalesce('"' || pg_catalog.left(checked.key, 200) || '"', 'a null')
 			using
 				errcode = 'invalid_parameter_value',
 				hint = 'It lists names of labels, such as ''{queue}''. An alert has labels alertname, severity and tenant_id of its own.';
@@ -396,15 +396,14 @@ begin
 	for wrong in
 		select a.key, m.found[1] as placeholder
 		from pg_catalog.jsonb_each_text(annotations) a
-		cross join lateral pg_catalog.regexp_matches(a.value, '\{\{(.*?)(?:\}\}|$)', 'g') m (found)
-		where a.value ~ '\{\{[^}]*$'
-			or m.found[1] !~ '^\s*(value|threshold|labels\.[a-zA-Z_][a-zA-Z0-9_]*)\s*$'
+		cross join lateral pg_catalog.regexp_matches(a.value, '\{\{(.*?(?:\}\}|$))', 'g') m (found)
+		where m.found[1] !~ '^\s*(value|threshold|labels\.[a-zA-Z_][a-zA-Z0-9_]*)\s*\}\}$'
 		limit 1
 	loop
-		raise exception 'annotation "%" has {{%}}, which is not known', wrong.key, pg_catalog.left(wrong.placeholder, 200)
+		raise exception 'annotation "%" has {{%, which is not known', wrong.key, pg_catalog.left(wrong.placeholder, 200)
 			using
 				errcode = 'invalid_parameter_value',
-				hint = 'A text can have {{ value }}, {{ threshold }} and {{ labels.x }} for the label x.';
+				hint = 'A text can have {{ value }}, {{ threshold }} and {{ labels.x }} for the label x, each with }} at its end.';
 	end loop;
 
 	if annotations ->> 'runbook_url' !~ '^https?://[^\s]+$' then

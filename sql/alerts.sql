@@ -151,6 +151,12 @@ begin
 				errcode = 'object_not_in_prerequisite_state',
 				hint = 'Apply the migrations that come with the extension again.';
 	end if;
+	if (select count(*) from meshhook_metrics.rollup_state s where s.target in ('1m', '5m', '1h', '1d')) < 4 then
+		raise exception 'meshhook_metrics.rollup_state lacks rows'
+			using
+				errcode = 'object_not_in_prerequisite_state',
+				hint = 'Apply the migrations again: they derive it from the data.';
+	end if;
 	perform
 	from meshhook_metrics.alert_state
 	for update;

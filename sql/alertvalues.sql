@@ -22,6 +22,7 @@ returns table (
 language plpgsql stable
 set search_path = ''
 set timezone = 'UTC'
+set datestyle = 'ISO'
 as $$
 declare
 	kept interval := coalesce(meshhook_metrics.retention('live'), interval '15 minutes');
@@ -48,7 +49,12 @@ begin
 	minutes as (
 		select
 			b.*,
-			pg_catalog.date_trunc('minute', b.begins + interval '1 minute' - interval '1 microsecond') as minute
+			-- The moment at which a window begins is not in it, the minute at which a longer one
+			-- does is
+			case
+				when b.length <= kept then pg_catalog.date_trunc('minute', b.begins) + interval '1 minute'
+				else b.begins
+			end as minute
 		from begun b
 	),
 	coarse as (
@@ -349,6 +355,8 @@ begin
 				coalesce(n.labels, d.labels) as labels,
 				case
 					when c.denominator_metric is null then n.value
+					-- An error of the rule, see below
+					when d.value in ('NaN', 'Infinity') then d.value
 					when d.value > 0 and d.value >= c.denominator_min then
 						coalesce(n.value, case when c.aggregate in ('increase', 'rate', 'count') then 0 end) / d.value
 				end as value,
