@@ -58,7 +58,7 @@ select is(pg_temp.gap('{"no_data": "firing", "no_data_for": "20 seconds", "for_d
 select is(pg_temp.gap('{"no_data": "firing", "no_data_for": "20 seconds", "for_duration": "30 seconds"}', '0=11 10=- 20=- 29=5 40=-'), '0 pending, 29 inactive, 40 pending(no_data)',
 	'nor keeps it what is over');
 select is(pg_temp.gap('{"no_data": "firing", "keep_firing_for": "20 seconds"}', '0=5 10=- 20=5 30=- 40=5 60=5'), '10 firing(no_data), 60 resolved', 'what a gap fired is kept as well');
-select is(pg_temp.gap('{"no_data": "firing", "recovery_threshold": 8}', '0=5 10=- 20=9 30=8'), '10 firing(no_data), 30 resolved', 'and is over at the recovery_threshold');
+select is(pg_temp.gap('{"no_data": "firing", "recovery_threshold": 8}', '0=5 10=- 20=9 30=8'), '10 firing(no_data), 20 resolved', 'and is over at the threshold, whatever the recovery_threshold');
 select is(pg_temp.gap('{"no_data": "firing", "no_data_for": "20 seconds"}', '0=- 10=- 20=-'), '0 pending(no_data), 20 firing(no_data)', 'what never was is a gap');
 select is(pg_temp.gap('{"no_data": "firing", "no_data_for": "30 seconds"}', '100=- 50=- 79.999999=- 80=-'), '100 pending(no_data), 80 firing(no_data)',
 	'when the clock is set back, a gap is counted from where it is now');

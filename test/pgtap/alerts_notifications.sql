@@ -65,7 +65,7 @@ select is((select jsonb_pretty(payload) from meshhook_metrics.alert_notification
 			"startsAt": "2024-01-16T10:00:00.000000Z",
 			"endsAt": "0001-01-01T00:00:00Z",
 			"generatorURL": "",
-			"fingerprint": "4ff5dfe62f3a6efc"
+			"fingerprint": "4ff5dfe62f3a6efc8ed050c3d7178337"
 		},
 		{
 			"status": "firing",
@@ -90,7 +90,7 @@ select is((select jsonb_pretty(jsonb_build_object('status', payload -> 'status',
 			"startsAt": "2024-01-16T10:00:00.000000Z",
 			"endsAt": "2024-01-16T10:00:30.250000Z",
 			"generatorURL": "",
-			"fingerprint": "4ff5dfe62f3a6efc"
+			"fingerprint": "4ff5dfe62f3a6efc8ed050c3d7178337"
 		},
 		{
 			"status": "firing",

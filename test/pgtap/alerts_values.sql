@@ -154,7 +154,7 @@ begin
 		count(*), count(a.value)
 	into differences, example, answers, known
 	from (select * from pg_temp.answers(now) a where a.rule_id = any (rules)) a
-	full join meshhook_metrics.alert_values(now, rules) v on v.rule_id = a.rule_id and v.labels = a.labels
+	full join (select * from meshhook_metrics.alert_values(now, rules) v where v.labels is not null or v.error is not null) v on v.rule_id = a.rule_id and v.labels = a.labels
 	join meshhook_metrics.alert_rules r on r.id = coalesce(v.rule_id, a.rule_id);
 	if differences > 0 then
 		return format('%s of %s are wrong, such as %s', differences, answers, example);

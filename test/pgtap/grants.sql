@@ -43,13 +43,15 @@ insert into calls values
 	('create_leaf', $$ meshhook_metrics.create_leaf('1m', pg_catalog.now()) $$),
 	('retention', $$ meshhook_metrics.retention('1m') $$),
 	('evaluate_alerts', $$ meshhook_metrics.evaluate_alerts() $$),
+	('evaluate_tenant_alerts', $$ meshhook_metrics.evaluate_tenant_alerts(pg_catalog.now(), '{}') $$),
+	('suspend_alerts', $$ meshhook_metrics.suspend_alerts(pg_catalog.now(), pg_catalog.gen_random_uuid(), 'late') $$),
 	('alert_values', $$ meshhook_metrics.alert_values(pg_catalog.now(), '{}') $$),
 	('alert_values_apart', $$ meshhook_metrics.alert_values_apart(pg_catalog.now(), '{}') $$),
 	('alert_spans', $$ meshhook_metrics.alert_spans(pg_catalog.now(), '{1 hour}') $$),
 	('alert_totals', $$ meshhook_metrics.alert_totals(pg_catalog.now(), '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}') $$),
 	('alert_text', $$ meshhook_metrics.alert_text('{{ value }}', 1, 2, '{}') $$),
 	('alert_annotations', $$ meshhook_metrics.alert_annotations('{}', 1, 2, '{}') $$),
-	('write_notifications', $$ meshhook_metrics.write_notifications(pg_catalog.now(), '{}') $$),
+	('write_notifications', $$ meshhook_metrics.write_notifications(pg_catalog.now(), '{}', '{}') $$),
 	('claim_notifications', $$ meshhook_metrics.claim_notifications() $$),
 	('finish_notification', $$ meshhook_metrics.finish_notification(1) $$),
 	('send_notifications', $$ meshhook_metrics.send_notifications() $$),
@@ -174,7 +176,7 @@ select throws_ok(format('set local role regress_worker; select %s', call), '4250
 	'and is refused ' || routine || '()')
 from calls
 where routine in ('reset', 'describe', 'snapshot', 'prometheus', 'status', 'flush', 'query_range', 'rollup', 'maintain', 'close_minutes', 'schedule', 'create_leaf',
-	'evaluate_alerts', 'alert_values', 'write_notifications', 'claim_notifications', 'finish_notification', 'send_notifications');
+	'evaluate_alerts', 'evaluate_tenant_alerts', 'suspend_alerts', 'alert_values', 'write_notifications', 'claim_notifications', 'finish_notification', 'send_notifications');
 
 select * from finish();
 rollback;

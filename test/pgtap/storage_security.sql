@@ -121,12 +121,12 @@ select is((select string_agg(format('%s %s %s', g.grantee, g.relname, g.privileg
 			cross join aclexplode(c.attacl) a
 			where t.relname <> 'flush_state'
 			group by a.grantee, t.relname) g),
-	'authenticated alert_rules INSERT UPDATE 23; service_role alert_notifications UPDATE 5; service_role alert_rules INSERT UPDATE 23',
+	'authenticated alert_rules INSERT UPDATE 22; service_role alert_notifications UPDATE 5; service_role alert_rules INSERT UPDATE 22',
 	'on columns: those of a rule that people write, those of a notification that tell whether it arrived');
 select is((select string_agg(relname, ' ' order by relname) from tables where not relispartition and has_table_privilege('authenticated', oid, 'select')),
 	'alert_events alert_rules alerts live rollup_1d rollup_1h rollup_1m rollup_5m rollup_state series', 'tenants read these');
 select is((select string_agg(relname, ' ' order by relname) from tables where not relispartition and has_table_privilege('service_role', oid, 'select')),
-	'alert_events alert_notifications alert_receivers alert_rules alert_state alerts flush_state live rollup_1d rollup_1h rollup_1m rollup_5m rollup_state series settings', 'the service role reads all');
+	'alert_events alert_notifications alert_receivers alert_rules alert_state alert_suspensions alerts flush_state live rollup_1d rollup_1h rollup_1m rollup_5m rollup_state series settings', 'the service role reads all');
 select is((select string_agg(attname, ' ') from pg_attribute where attrelid = 'meshhook_metrics.flush_state'::regclass and attnum > 0
 		and has_column_privilege('authenticated', attrelid, attnum, 'select')), 'at', 'of the flushes tenants know the time');
 select is_empty($$ select oid::regclass from pg_class

@@ -2,13 +2,14 @@
 \ir ../sql/include/tenancy.sql
 begin;
 select no_plan();
+\set id 'cccccccc-0000-0000-0000-000000000001'
 
 -- Whoever knows the id of another tenant's rule that was deleted can try to give it to
 -- a rule of his own before the next evaluation
 insert into meshhook_metrics.alert_rules (id, tenant_id, name, metric, aggregate, threshold, no_data)
-values ('cccccccc-0000-0000-0000-000000000001', :'b', 'of B', 'never_recorded_total', 'increase', 1, 'firing');
+values (:'id', :'b', 'of B', 'never_recorded_total', 'increase', 1, 'firing');
 do $$begin perform meshhook_metrics.evaluate_alerts(now()); end$$;
-select is((select string_agg(a.name || ' ' || a.state, ', ') from meshhook_metrics.alerts a where a.tenant_id = :'b'), 'of B firing', 'B has an alert');
+select is((select string_agg(a.name || ' ' || a.state, ', ') from meshhook_metrics.alerts a where a.tenant_id = :'b' and a.rule_id = :'id'), 'of B firing', 'B has an alert');
 delete from meshhook_metrics.alert_rules r where r.name = 'of B';
 select set_config('request.jwt.claims', :'claims_a', true) \g /dev/null
 set local role authenticated;
@@ -25,10 +26,10 @@ end
 $$;
 reset role;
 do $$begin perform meshhook_metrics.evaluate_alerts(now() + interval '2 minutes'); end$$;
-select is((select string_agg(distinct n.payload -> 'commonLabels' ->> 'alertname', ', ') from meshhook_metrics.alert_notifications n where n.tenant_id = :'b'), 'of B',
+select is((select string_agg(distinct n.payload -> 'commonLabels' ->> 'alertname', ', ') from meshhook_metrics.alert_notifications n where n.tenant_id = :'b' and n.rule_id = :'id'), 'of B',
 	'what B is told of is B''s');
-select is((select count(*) from meshhook_metrics.alerts a where a.tenant_id = :'b'), 0::bigint, 'B''s alert has gone with its rule');
-select is((select string_agg(e.state || ' ' || e.reason, ', ' order by e.id) from meshhook_metrics.alert_events e where e.tenant_id = :'b'),
+select is((select count(*) from meshhook_metrics.alerts a where a.tenant_id = :'b' and a.rule_id = :'id'), 0::bigint, 'B''s alert has gone with its rule');
+select is((select string_agg(e.state || ' ' || e.reason, ', ' order by e.id) from meshhook_metrics.alert_events e where e.tenant_id = :'b' and e.rule_id = :'id'),
 	'firing no_data, resolved deleted', 'and is resolved');
 
 select * from finish();
