@@ -152,6 +152,7 @@ insert into pg_extension (oid, extname, extowner, extnamespace, extrelocatable, 
 select max(oid::bigint)::oid::int + 1, 'pg_net', 10, 'pg_catalog'::regnamespace, false, '0.14.0' from pg_extension;
 create schema net;
 create table net.requests (id bigint generated always as identity, url text, body jsonb, params jsonb, headers jsonb, timeout_milliseconds int);
+create table net.http_request_queue (id bigint);
 create table net._http_response (id bigint, status_code int, content_type text, headers jsonb, content text, timed_out bool, error_msg text, created timestamptz default now());
 create function net.http_post(url text, body jsonb default '{}', params jsonb default '{}', headers jsonb default '{"Content-Type": "application/json"}', timeout_milliseconds int default 5000)
 returns bigint
@@ -169,6 +170,28 @@ begin
 	return request;
 end
 $$;
+
+-- A function of that name that somebody else has made would be called with our rights
+create function pg_temp.belongs_to_pg_net(function oid) returns void language sql as $$
+	insert into pg_depend (classid, objid, objsubid, refclassid, refobjid, refobjsubid, deptype)
+	select 'pg_proc'::regclass, function, 0, 'pg_extension'::regclass, e.oid, 0, 'e' from pg_extension e where e.extname = 'pg_net'
+$$;
+\set refusal 'nothing is sent, since somebody has put a trigger on net.http_request_queue, or a function of his own in place of net.http_post'
+delete from meshhook_metrics.alert_notifications;
+select pg_temp.write('refused', 1, 'hook');
+select throws_ok('select meshhook_metrics.send_notifications()', '42501', :'refusal', 'a net.http_post that is not pg_net''s is not called');
+select pg_temp.belongs_to_pg_net('net.http_post'::regproc);
+create function net.http_post(url text) returns bigint language sql return 1;
+select throws_ok('select meshhook_metrics.send_notifications()', '42501', :'refusal', 'nor is pg_net''s own beside such a one');
+drop function net.http_post(text);
+-- So would a trigger be, which everybody may hang on the queue
+create function net.spy() returns trigger language plpgsql as $$begin return new; end$$;
+create trigger spy before insert on net.http_request_queue for each row execute function net.spy();
+select throws_ok('select meshhook_metrics.send_notifications()', '42501', :'refusal', 'nothing is sent past somebody''s trigger on the queue');
+select is((select count(*) from net.requests), 0::bigint, 'nothing has been sent');
+select results_eq('select named, attempts from waiting', $$ values ('refused', 0) $$, 'or taken');
+-- pg_net has one of its own
+select pg_temp.belongs_to_pg_net('net.spy'::regproc);
 
 delete from meshhook_metrics.alert_notifications;
 insert into meshhook_metrics.alert_receivers (tenant_id, name, url) values (:'a', 'broken', 'https://broken.example.org'), (:'a', 'second', 'https://example.org/second');

@@ -68,8 +68,8 @@ select meshhook_metrics.evaluate_alerts('2026-11-27 12:00:36');
 select is(pg_temp.states(:'c'), 'firing', 'a rule can have had any number of groups that have gone');
 
 -- A ratio's groups are those of its denominator
-insert into meshhook_metrics.series (tenant_id, metric, kind, labels)
-select :'d', 'jobs', 'counter', jsonb_build_object('queue', 'q' || n)
+insert into meshhook_metrics.series (tenant_id, metric, kind, labels, created_at)
+select :'d', 'jobs', 'counter', jsonb_build_object('queue', 'q' || n), '2026-11-27 12:00:00'
 from generate_series(1, 101) n;
 insert into meshhook_metrics.alert_rules (tenant_id, name, metric, denominator_metric, aggregate, group_by, threshold, no_data)
 values (:'d', 'many', 'errors', 'jobs', 'increase', '{queue}', 0, 'firing');

@@ -39,7 +39,7 @@ where s.relkind <> 'S'
 	and has_table_privilege(role, s.oid, p.privilege)
 	and not (p.privilege = 'SELECT' and s.object !~ 'leaf'
 		and (role = 'service_role'
-			or role = 'authenticated' and s.name not in ('settings', 'flush_state', 'alert_state', 'alert_receivers', 'alert_notifications')))
+			or role = 'authenticated' and s.name not in ('settings', 'flush_state', 'alert_state', 'alert_suspensions', 'alert_receivers', 'alert_notifications')))
 	and not (p.privilege = 'DELETE' and s.name = 'alert_rules' and role in ('authenticated', 'service_role'))
 	and not (p.privilege in ('INSERT', 'UPDATE', 'DELETE') and s.name = 'alert_receivers' and role = 'service_role')
 union all
@@ -54,7 +54,7 @@ where s.relkind <> 'S'
 	and not has_table_privilege(role, s.oid, p.privilege)
 	and not (role = 'authenticated' and s.name = 'flush_state' and a.attname = 'at' and p.privilege = 'SELECT')
 	and not (role in ('authenticated', 'service_role') and s.name = 'alert_rules' and p.privilege in ('INSERT', 'UPDATE')
-		and a.attname not in ('created_at', 'updated_at', 'last_error', 'last_error_at'))
+		and a.attname not in ('id', 'created_at', 'updated_at', 'last_error', 'last_error_at'))
 	and not (role = 'service_role' and s.name = 'alert_notifications' and p.privilege = 'UPDATE'
 		and a.attname in ('attempts', 'next_attempt_at', 'last_error', 'delivered_at', 'dead_at'))
 union all

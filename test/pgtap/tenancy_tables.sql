@@ -16,6 +16,7 @@ insert into decided values
 	('flush_state', 'SELECT(at)', 'SELECT'),
 	('settings', '', 'SELECT'),
 	('alert_state', '', 'SELECT'),
+	('alert_suspensions', '', 'SELECT'),
 	('alerts', 'SELECT', 'SELECT'),
 	('alert_events', 'SELECT', 'SELECT'),
 	('alert_receivers', '', 'DELETE,INSERT,SELECT,UPDATE'),
@@ -31,7 +32,7 @@ insert into decided values
 create temp table written (object text, attname text);
 insert into written
 select 'alert_rules', name
-from unnest(array['id', 'tenant_id', 'name', 'metric', 'labels', 'aggregate', 'denominator_metric', 'denominator_labels', 'denominator_min', 'group_by',
+from unnest(array['tenant_id', 'name', 'metric', 'labels', 'aggregate', 'denominator_metric', 'denominator_labels', 'denominator_min', 'group_by',
 	'comparison', 'threshold', 'recovery_threshold', 'time_window', 'for_duration', 'keep_firing_for', 'no_data', 'no_data_for', 'severity', 'annotations',
 	'repeat_interval', 'enabled', 'silenced_until']) name
 union all
