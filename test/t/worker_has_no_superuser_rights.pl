@@ -8,6 +8,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use MetricsCluster;
+use OwnersAttempts;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -35,116 +36,7 @@ sub keep
 	return $node->safe_psql('postgres', $sql, extra_params => [ '-U', 'keeper' ]);
 }
 
-# What is tried wherever code of the owner's runs. "allowed" is what the owner may do,
-# all else must fail.
-keep(<<"SQL");
-create schema attack;
-create table attack.attempts (place text, what text, outcome text, who name, session name, path text, at timestamptz default clock_timestamp(), begun timestamptz default now());
-create table attack.statements (what text, statement text);
-insert into attack.statements values
-	('become a superuser', 'alter role keeper superuser'),
-	('make a superuser', 'create role risen superuser'),
-	('make a role', 'create role risen'),
-	('join the superuser', 'grant postgres to keeper'),
-	('join who may run programs', 'grant pg_execute_server_program to keeper'),
-	('run a program', \$x\$ copy (select 1) to program 'touch $proof' \$x\$),
-	('write a file', \$x\$ copy (select 1) to '$proof' \$x\$),
-	('read a file', \$x\$ select pg_catalog.pg_read_file('PG_VERSION') \$x\$),
-	('list files', \$x\$ select pg_catalog.pg_ls_dir('.') \$x\$),
-	('import a file', \$x\$ select pg_catalog.lo_import('PG_VERSION') \$x\$),
-	('read passwords', 'select rolpassword from pg_catalog.pg_authid'),
-	('write to the catalogue', 'update pg_catalog.pg_authid set rolsuper = true'),
-	('change functions in the catalogue', 'update pg_catalog.pg_proc set prosecdef = true'),
-	('be the superuser', 'set role postgres'),
-	('be the superuser for a while', 'set local role postgres'),
-	('be nobody in particular', 'set role none'),
-	('be the session''s user', 'reset role'),
-	('be another session''s user', 'set session authorization bystander'),
-	('be the session''s user again', 'reset session authorization'),
-	('be the default', 'set session authorization default'),
-	('be the superuser by a function', \$x\$ select pg_catalog.set_config('role', 'postgres', false) \$x\$),
-	('be none by a function', \$x\$ select pg_catalog.set_config('role', 'none', true) \$x\$),
-	('be another by a function', \$x\$ select pg_catalog.set_config('session_authorization', 'postgres', false) \$x\$),
-	('be called a superuser', \$x\$ select pg_catalog.set_config('is_superuser', 'on', false) \$x\$),
-	('write system tables', 'set allow_system_table_mods = on'),
-	('have no triggers', 'set session_replication_role = replica'),
-	('log nothing', 'set log_min_messages = panic'),
-	('load a library', \$x\$ load 'auto_explain' \$x\$),
-	('write in C', \$x\$ create function attack.c() returns integer language c as 'meshhook_metrics', 'mhm_status' \$x\$),
-	('change the extension', 'alter function meshhook_metrics.close_minutes(timestamptz) security definer'),
-	('give a function away', 'create function attack.gift() returns integer language sql security definer as \$\$ select 1 \$\$; alter function attack.gift() owner to postgres'),
-	('install a library', 'create extension mhm_probe'),
-	('end a session of the superuser', 'select pg_catalog.pg_terminate_backend(a.pid) from pg_catalog.pg_stat_activity a where a.usename = ''postgres'' and a.pid <> pg_catalog.pg_backend_pid()'),
-	('commit', 'commit'),
-	('prepare for later', 'prepare later as select 1'),
-	('keep a cursor', 'declare later cursor with hold for select 1'),
-	('listen', 'listen later'),
-	('keep a temporary table', 'create temporary table unnest (a integer)'),
-	('keep a temporary function', 'create function pg_temp.unnest(bigint[]) returns setof bigint language sql as \$\$ select 1 \$\$'),
-	('hand on a setting', \$x\$ select pg_catalog.set_config('attack.handed_on', 'yes', false) \$x\$),
-	('hand on a path', \$x\$ select pg_catalog.set_config('search_path', 'attack, public', false) \$x\$),
-	('defer', 'set constraints all deferred');
-
-create function attack.attempt(place text) returns void
-language plpgsql as \$\$
-declare
-	this record;
-	outcome text;
-begin
-	-- Once in each transaction is enough, and where these run themselves not at all
-	if coalesce(current_setting('attack.running', true), '') <> ''
-		or exists (select from attack.attempts a where a.place = attempt.place and a.what = 'nothing' and a.at >= now())
-	then
-		return;
-	end if;
-	insert into attack.attempts values (place, 'nothing', 'handed on: ' || coalesce(current_setting('attack.handed_on', true), ''),
-		current_user, session_user, current_setting('search_path'));
-	perform set_config('attack.running', 'yes', true);
-	for this in select * from attack.statements loop
-		begin
-			execute this.statement;
-			outcome := 'succeeded';
-		exception when others then
-			outcome := sqlstate || ' ' || sqlerrm;
-		end;
-		insert into attack.attempts values (place, this.what, outcome, current_user, session_user, current_setting('search_path'));
-	end loop;
-	perform set_config('attack.running', '', true);
-end
-\$\$;
-create function attack.trigger() returns trigger
-language plpgsql as \$\$
-begin
-	perform attack.attempt(tg_argv[0]);
-	return case when tg_op = 'DELETE' then old else new end;
-end
-\$\$;
--- The same for a value, which does not change
-create function attack.value(place text, given anyelement) returns anyelement
-language plpgsql immutable as \$\$
-begin
-	perform attack.attempt(place);
-	return given;
-end
-\$\$;
-create function attack.truth(place text) returns boolean
-language plpgsql as \$\$
-begin
-	perform attack.attempt(place);
-	return true;
-end
-\$\$;
-create function attack.defined(place text) returns boolean
-language plpgsql security definer as \$\$
-begin
-	perform attack.attempt(place);
-	return true;
-end
-\$\$;
--- Whoever it runs as can say so
-grant usage on schema attack to public;
-grant all on all tables in schema attack to public;
-SQL
+prepare_attempts($node, $proof);
 
 my $rounds = 0;
 
@@ -166,53 +58,6 @@ sub stored_ok
 
 	is(stored_total($node, 'known_total'), "$rounds|" . 3 * $rounds, "$name: what was recorded is stored, once");
 	is(stored_total($node, 'new_seconds'), totals($node, 'new_seconds'), "$name: that of new series, too");
-	return;
-}
-
-# What the superuser has to be seen to have lost, were an attempt to succeed
-sub unharmed_ok
-{
-	my ($name) = @_;
-
-	is($node->safe_psql('postgres', <<'SQL'), "postgres||f|keeper", "$name: roles and owners are who they were");
-select
-	(select string_agg(rolname, ' ') from pg_roles where rolsuper),
-	(select string_agg(roleid::regrole::text, ' ') from pg_auth_members where member in ('keeper'::regrole, 'bystander'::regrole)),
-	exists (select from pg_roles where rolname = 'risen'),
-	(select relowner::regrole from pg_class where oid = 'meshhook_metrics.live'::regclass)
-SQL
-	ok(!-e $proof, "$name: nothing was written by the server");
-	return;
-}
-
-# Every attempt of these places was made, as the owner, and has failed
-sub attempts_fail_ok
-{
-	my ($name, @places) = @_;
-	my $list = join ', ', map { "'$_'" } @places;
-
-	is(keep("select string_agg(distinct place, ', ' order by place) from attack.attempts where place in ($list)"),
-		join(', ', sort @places), "$name: it ran");
-	is(keep('select count(*) from attack.attempts where who <> \'keeper\''), 0, "$name: always as the owner of the tables");
-	is(keep(<<'SQL'), '', "$name: all it tried beyond the owner's rights has failed");
-select distinct concat_ws(' | ', place, what, outcome)
-from attack.attempts
-where outcome !~ '^(42501|2D000|0A000|55P02|25001)'
-	and what not in ('nothing', 'defer', 'hand on a setting', 'hand on a path', 'keep a temporary function', 'end a session of the superuser')
-SQL
-	is(keep(<<'SQL'), '', "$name: nothing was handed on to the worker's next transaction");
-select distinct concat_ws(' | ', first.place, first.outcome, first.path)
-from (
-	select distinct on (begun) *
-	from attack.attempts
-	where what = 'nothing'
-	order by begun, at
-) first
-where first.outcome <> 'handed on: '
-	or first.path ~ 'attack|public'
-SQL
-	unharmed_ok($name);
-	keep('truncate attack.attempts');
 	return;
 }
 
@@ -253,7 +98,7 @@ for my $on (
 record_round();
 flush($node);
 stored_ok('triggers');
-attempts_fail_ok('triggers of a flush', map { $_->[2] } grep { $_->[0] =~ /^(?:live|series|flush_state)$/ && $_->[2] !~ /delete|after insert on flush_state each row/ } @hung);
+attempts_fail_ok($node, 'triggers of a flush', map { $_->[2] } grep { $_->[0] =~ /^(?:live|series|flush_state)$/ && $_->[2] !~ /delete|after insert on flush_state each row/ } @hung);
 
 # The same when a minute is closed: its rows are there, of a minute ago, and old ones
 keep(<<'SQL');
@@ -272,7 +117,7 @@ SQL
 upkeep();
 await(sub { keep(q{select exists (select from attack.attempts where place = 'after delete on live each statement')}) eq 't' },
 	'the worker to close the minute');
-attempts_fail_ok('triggers of a minute that is closed', map { $_->[2] } grep { $_->[2] =~ /rollup|delete/ } @hung);
+attempts_fail_ok($node, 'triggers of a minute that is closed', map { $_->[2] } grep { $_->[2] =~ /rollup|delete/ } @hung);
 keep("drop trigger $_->[1] on meshhook_metrics.$_->[0]") for @hung;
 record_round();
 flush($node);
@@ -344,7 +189,7 @@ for my $place (sort keys %attacks)
 	keep('truncate attack.attempts');
 	record_round();
 	flush($node);
-	attempts_fail_ok($place, $place);
+	attempts_fail_ok($node, $place, $place);
 	# Before the superuser of this test looks, who would run it as himself
 	keep($take_away);
 	stored_ok($place);
@@ -377,7 +222,7 @@ SQL
 	keep("drop trigger more on meshhook_metrics.$table; drop trigger if exists first on meshhook_metrics.live");
 	flush($node);
 	stored_ok($place);
-	unharmed_ok($place);
+	unharmed_ok($node, $place);
 }
 
 # What fails itself
@@ -469,7 +314,7 @@ SQL
 	upkeep();
 }
 stored_ok('planted functions');
-unharmed_ok('planted functions');
+unharmed_ok($node, 'planted functions');
 
 # Tables whose columns are not what they were make an error, not a crash
 my $postmaster = $node->safe_psql('postgres', 'select pg_postmaster_start_time()');
