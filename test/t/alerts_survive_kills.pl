@@ -12,7 +12,7 @@ use FlushRounds;
 use MetricsCluster;
 use Test::More;
 
-my $node = new_alert_cluster('main');
+my $node = new_alert_cluster('main', probe => 1);
 
 level_rule($node, 'quick');
 level_rule($node, 'slow', for_duration => '4 seconds');

@@ -22,15 +22,16 @@ our @EXPORT = qw(
   listening notified start_clients end_clients errors_since
 );
 
-# A running cluster whose storage belongs to "keeper", who is no superuser, with the probe
-# that kills its worker. Settings as of new_metrics_cluster().
+# A running cluster whose storage belongs to "keeper", who is no superuser. With probe => 1
+# there is the one that kills its worker; other settings as of new_metrics_cluster().
 sub new_alert_cluster
 {
 	my ($name, %settings) = @_;
+	my $probe = delete $settings{probe} ? ', mhm_probe' : '';
 	my $node = new_plain_cluster($name);
 
-	$node->append_conf('postgresql.conf', <<'CONF');
-shared_preload_libraries = 'meshhook_metrics, mhm_probe'
+	$node->append_conf('postgresql.conf', <<"CONF");
+shared_preload_libraries = 'meshhook_metrics$probe'
 track_commit_timestamp = on
 CONF
 	configure($node, flush_interval => "'1s'", alert_interval => "'1s'", max_series => 300, max_histograms => 50, %settings);
@@ -38,7 +39,7 @@ CONF
 	remember_region($node);
 	$node->safe_psql('postgres', 'create role keeper login; alter database postgres owner to keeper');
 	install_storage($node, role => 'keeper');
-	$node->safe_psql('postgres', 'create extension mhm_probe');
+	$node->safe_psql('postgres', 'create extension mhm_probe') if $probe;
 	return $node;
 }
 
