@@ -1,6 +1,6 @@
-# A subscriber of Supabase Realtime gets each flush of its tenant: a row of live
-# in JSON that it can use. The reader here does what Realtime does in the
-# database: a slot of wal2json with its options, the tables of its publication,
+# A subscriber of Supabase Realtime gets each flush of its tenant, a row of live, and
+# what happens to its alerts, in JSON that it can use. The reader here does what
+# Realtime does in the database: a slot of wal2json with its options, the tables of its publication,
 # to_jsonb() of each value, the subscriber's own rights.
 
 use strict;
@@ -36,8 +36,8 @@ if ($node->safe_psql('postgres', q{select count(*) from pg_settings where name =
 supabase_roles($node);
 install_storage($node, role => 'owner_role');
 
-is($node->safe_psql('postgres', <<'SQL'), 'meshhook_metrics.live', 'live, and nothing else, is published');
-select string_agg(format('%I.%I', schemaname, tablename), ', ')
+is($node->safe_psql('postgres', <<'SQL'), 'meshhook_metrics.alert_events, meshhook_metrics.live', 'live and alert_events, and nothing else, are published');
+select string_agg(format('%I.%I', schemaname, tablename), ', ' order by tablename)
 from pg_publication_tables
 where pubname = 'supabase_realtime'
 SQL
@@ -322,13 +322,77 @@ is_deeply([ grep { "$_->{action} $_->{table}" ne 'D meshhook_metrics.live' } @de
 is_deeply([ grep { join(' ', keys %{ $_->{old_record} }) ne 'id' || defined $_->{record} } @deleted ], [],
 	'they show the id, and nothing of a tenant');
 
+# What happens to alerts: an event for each, to its tenant only, and nothing else
+my $rule = <<'SQL';
+insert into meshhook_metrics.alert_rules (tenant_id, name, metric, aggregate, threshold, time_window, severity, annotations, group_by)
+values ('%s', 'Queue "%s" is long', 'queue_length', 'last', 5, '1 hour', 'critical', '{"summary": "{{ value }} {{ labels.queue }}"}', '{queue}')
+returning id
+SQL
+my @rules = map {
+	$node->safe_psql('postgres', sprintf($rule, $_, $_ eq $tenant_a ? 'a' : 'b'), extra_params => [ '-U', 'owner_role' ])
+} ($tenant_a, $tenant_b);
+
+# The worker evaluates after the flush
+sub alerts_after
+{
+	my ($length, $active) = @_;
+
+	$node->safe_psql('postgres', <<"SQL");
+select meshhook_metrics.gauge_set('queue_length', $length, '{"queue": "Z\\u00fcrich"}', tenant)
+from unnest(array['$tenant_a', '$tenant_b']::uuid[]) tenant
+SQL
+	flush($node);
+	$node->poll_query_until('postgres', "select count(*) = $active and coalesce(bool_and(value = $length), true) from meshhook_metrics.alerts") or die 'the rules are not evaluated';
+	return grep { $_->{table} ne 'meshhook_metrics.live' } changes();
+}
+
+for my $case ([ 7.5, 2, 'firing' ], [ 7.25, 2, undef ], [ 0.5, 0, 'resolved' ])
+{
+	my ($length, $active, $state) = @$case;
+	my @events = alerts_after($length, $active);
+
+	if (!defined $state)
+	{
+		is_deeply(\@events, [], 'what is active goes on: nothing is streamed');
+		next;
+	}
+	is_deeply([ map { "$_->{action} $_->{table} $_->{key}" } @events ], [ ('I meshhook_metrics.alert_events id') x 2 ],
+		"$state: an event of each tenant is streamed, and nothing else");
+	my ($seen) = grep { $_->{visible} } @events;
+	is_deeply([ map { $_->{record}{tenant_id} } grep { $_->{visible} } @events ], [$tenant_a], "$state: a subscriber sees that of its tenant");
+	is_deeply(
+		{ map { $_ => $seen->{record}{$_} } grep { !/^(?:id|fingerprint|at|started_at|fired_event_id)$/ } keys %{ $seen->{record} } },
+		{
+			tenant_id => $tenant_a,
+			rule_id => $rules[0],
+			name => 'Queue "a" is long',
+			severity => 'critical',
+			labels => { queue => "Z\x{fc}rich" },
+			annotations => { summary => "$length Z\x{fc}rich" },
+			state => $state,
+			reason => 'threshold',
+			value => $length,
+			threshold => 5
+		},
+		"$state: with all there is to say");
+	is($node->safe_psql('postgres', "select extract(epoch from '$seen->{record}{at}'::timestamptz - at) from meshhook_metrics.alert_events where id = $seen->{record}{id}"),
+		'0.000000', "$state: and when");
+}
+is($node->safe_psql('postgres', q{select count(*) from meshhook_metrics.alert_notifications}), 4, 'people were told of it, which is not streamed');
+$ids = $node->safe_psql('postgres', 'select id from meshhook_metrics.alert_events order by id');
+$node->safe_psql('postgres', 'delete from meshhook_metrics.alert_events', extra_params => [ '-U', 'owner_role' ]);
+@deleted = changes();
+is(join("\n", map { $_->{old_record}{id} } @deleted), $ids, 'deletes of events are streamed');
+is_deeply([ grep { join(' ', keys %{ $_->{old_record} }) ne 'id' || defined $_->{record} || $_->{table} ne 'meshhook_metrics.alert_events' } @deleted ], [],
+	'they show the id, and nothing of a tenant');
+
 # The same WAL without the publication: the test has looked where there is more
 my $tables = $reader->query_safe(<<'SQL');
 select string_agg(distinct data::jsonb ->> 'table', ' ')
 from pg_logical_slot_get_changes('everything', null, null, 'format-version', '2', 'include-transaction', 'false',
 	'add-tables', 'meshhook_metrics.*')
 SQL
-like($tables, qr/\bflush_state\b.*\brollup_1m_\d+\b.*\brollup_state\b.*\bseries\b.*\bsettings\b/,
+like($tables, qr/\balert_notifications\b.*\balert_rules\b.*\balert_state\b.*\balerts\b.*\bflush_state\b.*\brollup_1m_\d+\b.*\brollup_state\b.*\bseries\b.*\bsettings\b/,
 	'the publication keeps the other tables away');
 
 $reader->quit;
