@@ -25,6 +25,7 @@ our @EXPORT = qw(
   new_flush_cluster plan_faults faults_left steps_here
   start_recording end_recording await_samples $recording_sessions $end_sessions
   process_state has_signal await_death await_stopped await_recovery stop_worker quit_server_around
+  await_end_of_server
   recorded_ok stored_ok flush_round
 );
 
