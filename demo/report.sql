@@ -122,7 +122,7 @@ select line
 from regexp_split_to_table(meshhook_metrics.prometheus('a0000000-0000-4000-8000-000000000001'), '\n') with ordinality l (line, position)
 where line ~ '^# [A-Z]+ meshhook_(queue_wait_seconds|workflow_runs_total) '
 	or line ~ '^meshhook_workflow_runs_total\{.*"deploy"'
-	or line ~ '^meshhook_queue_wait_seconds_bucket\{.*"deploy",le="(0.0009765625|0.0078125|0.0625|\+Inf)"'
+	or line ~ '^meshhook_queue_wait_seconds_bucket\{.*"deploy",le="(0.0078125|0.0625|0.5|\+Inf)"'
 	or line ~ '^meshhook_queue_wait_seconds_(sum|count)\{.*"deploy"'
 order by position;
 \echo

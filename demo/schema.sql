@@ -93,6 +93,14 @@ create table demo.dead_letters (
 	payload jsonb not null
 );
 
+-- When the service that a workflow calls was down (outage.sql)
+create table demo.outages (
+	workflow_id int not null,
+	usual_failure_rate float8 not null,
+	began_at timestamptz not null,
+	ended_at timestamptz
+);
+
 -- The key of HMAC, filled up to one block of SHA-256 and mixed with its pad
 create function demo.padded_key(secret text, pad int)
 returns bytea
@@ -124,7 +132,7 @@ from (
 		(1, 'acme', 'deploy', 0.005, 4, interval '50 ms'),
 		(2, 'acme', 'invoice', 0.02, 4, interval '50 ms'),
 		(3, 'globex', 'order', 0.04, 4, interval '100 ms'),
-		(4, 'initech', 'crm-sync', 0.12, 3, interval '100 ms'),
+		(4, 'initech', 'crm-sync', 0.12, 3, interval '200 ms'),
 		(5, 'hooli', 'notify', 0.45, 3, interval '200 ms')
 ) w (id, project, name, failure_rate, max_attempts, back_off)
 join demo.projects p on p.name = w.project;

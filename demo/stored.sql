@@ -108,7 +108,8 @@ group by s.step \gset
 
 \echo 'The run over time, as its operator sees it (service_role). Each column is one call, p95 this one:'
 \echo '    select bucket, value from meshhook_metrics.query_range('
-\echo '        ''meshhook_workflow_run_duration_seconds'', ':'since'', step => ':'step'', aggregate => ''p95'')'
+\echo '        ''meshhook_workflow_run_duration_seconds'', ':'since'','
+\echo '        step => ':'step'', aggregate => ''p95'')'
 \echo
 begin;
 set local role service_role;
