@@ -1,7 +1,8 @@
 # A dump of a database with its storage, restored into a new cluster that has
 # the roles, is whole: rows, who sees them, what is streamed and scheduled; and
-# the new server goes on flushing into it. By a superuser, in custom format,
-# while samples wait to be stored; and by the owner, in plain format.
+# the new server goes on flushing into it, and evaluating alert rules where the
+# old one was. By a superuser, in custom format, while samples wait to be
+# stored; and by the owner, in plain format.
 
 use strict;
 use warnings;
@@ -26,7 +27,7 @@ shared_preload_libraries = 'meshhook_metrics, pg_cron'
 cron.database_name = 'postgres'
 cron.use_background_workers = on
 CONF
-	configure($node, flush_interval => "'1s'");
+	configure($node, flush_interval => "'1s'", alert_interval => "'1s'");
 	$node->start;
 	remember_region($node);
 	return $node;
@@ -63,6 +64,12 @@ SQL
 		} qw(1m 5m 1h 1d)),
 	'how far rollups are' => 'select target, complete_until, retained_from from meshhook_metrics.rollup_state',
 	'the settings' => 'select * from meshhook_metrics.settings',
+	# Whose errors are noted anew with each evaluation
+	'the alert rules' => q{select to_jsonb(r) - 'last_error_at' from meshhook_metrics.alert_rules r},
+	'the alerts' => 'select * from meshhook_metrics.alerts',
+	'what happened to alerts' => 'select * from meshhook_metrics.alert_events',
+	'the receivers' => 'select * from meshhook_metrics.alert_receivers',
+	'the outbox' => 'select * from meshhook_metrics.alert_notifications',
 	'the tables, their owners, partitions and row level security' => <<'SQL',
 select c.oid::regclass, c.relkind, c.relowner::regrole, c.relrowsecurity, pg_get_expr(c.relpartbound, c.oid), c.reloptions,
 	obj_description(c.oid, 'pg_class')
@@ -102,7 +109,7 @@ where c.relnamespace = 'meshhook_metrics'::regnamespace
 	and a.grantee <> c.relowner
 SQL
 	'the functions and the grants on them' => <<'SQL',
-select p.oid::regprocedure, p.proowner::regrole, p.proconfig, md5(p.prosrc), a.grantee::regrole, a.is_grantable, obj_description(p.oid, 'pg_proc')
+select p.oid::regprocedure, p.proowner::regrole, p.prosecdef, p.proconfig, md5(p.prosrc), a.grantee::regrole, a.is_grantable, obj_description(p.oid, 'pg_proc')
 from pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
 where p.pronamespace = 'meshhook_metrics'::regnamespace
 	and a.grantee <> p.proowner
@@ -126,13 +133,52 @@ group by 1, 2
 order by 1, 2
 SQL
 
+my $tenants_alerts = <<'SQL';
+select name, labels, state, value, annotations
+from meshhook_metrics.alerts
+order by name, labels
+SQL
+
 sub what_is_kept
 {
 	my ($node) = @_;
 	my %found = map { $_ => join "\n", sort split /\n/, $node->safe_psql('postgres', $kept{$_}) } keys %kept;
 
 	$found{"what $_ reads"} = as_tenant($node, 'authenticated', $_, $tenants_view) for $tenant_a, $tenant_b;
+	$found{"what alerts $_ reads"} = as_tenant($node, 'authenticated', $_, $tenants_alerts) for $tenant_a, $tenant_b;
 	return %found;
+}
+
+# Rules of which some fire, one does not yet, one has ceased to and is not resolved
+# yet, some have been, one fails; and notifications that are delivered, or not yet
+sub alert
+{
+	my ($node) = @_;
+
+	$node->safe_psql('postgres', <<"SQL", extra_params => [ '-U', 'owner_role' ]);
+insert into meshhook_metrics.alert_receivers (tenant_id, name, url, headers)
+values ('$tenant_a', 'duty', 'https://duty.example/', '{"Authorization": "Bearer x"}'), ('$tenant_a', 'log', null, '{}');
+insert into meshhook_metrics.alert_rules (
+	tenant_id, name, metric, aggregate, group_by, threshold, time_window, for_duration, keep_firing_for, annotations, silenced_until)
+select tenant, rule.name, metric, aggregate, keys::text[], 0, '1 day', pending, recovering, '{"summary": "{{ value }} of {{ labels.status }}"}', silent
+from unnest(array['$tenant_a', '$tenant_b']::uuid[]) tenant,
+	(
+		values
+			('groups', 'runs_total', 'increase', '{status}', interval '0', interval '0', null),
+			('pending', 'depth', 'last', null, '1 hour', '0', null),
+			('recovering', 'run_seconds', 'count', null, '0', '1 day', null),
+			('resolved', 'run_seconds', 'count', null, '0', '0', null),
+			('deleted', 'run_seconds', 'count', null, '0', '0', null),
+			('silenced', 'run_seconds', 'count', null, '0', '0', timestamptz '2100-01-01 00:00:00+00'),
+			('failing', 'run_seconds', 'last', null, '0', '0', null)
+	) rule (name, metric, aggregate, keys, pending, recovering, silent);
+select meshhook_metrics.evaluate_alerts();
+update meshhook_metrics.alert_rules set threshold = 100000 where name in ('recovering', 'resolved');
+delete from meshhook_metrics.alert_rules where name = 'deleted';
+select meshhook_metrics.evaluate_alerts();
+select meshhook_metrics.finish_notification(id, case when id % 2 = 0 then 'no answer' end) from meshhook_metrics.claim_notifications(3);
+SQL
+	return;
 }
 
 sub record
@@ -161,7 +207,7 @@ flush($old);
 # here nor there, has a reason to change anything of it
 $old->safe_psql('postgres', <<"SQL", extra_params => [ '-U', 'owner_role' ]);
 insert into meshhook_metrics.settings
-values ('retention_live', default, '1 hour'), ('max_series', '$tenant_b', '50');
+values ('retention_live', default, '1 hour'), ('max_series', '$tenant_b', '50'), ('max_alert_rules', '$tenant_b', '7');
 select meshhook_metrics.close_minutes(now() + interval '30 minutes');
 select meshhook_metrics.create_leaf('1h', now() - interval '50 days'), meshhook_metrics.create_leaf('1d', now() - interval '500 days');
 insert into meshhook_metrics.rollup_1h (tenant_id, series_id, bucket, count, sum, min, max, last, histogram)
@@ -173,11 +219,28 @@ from meshhook_metrics.rollup_1m;
 select meshhook_metrics.rollup();
 select meshhook_metrics.maintain();
 SQL
+alert($old);
 my %before = what_is_kept($old);
 my %totals = map { $_ => stored_total($old, $_) } qw(runs_total depth run_seconds);
 is_deeply(\%totals, { runs_total => '600|90300', depth => '600|90300', run_seconds => '600|903' },
 	'before the dump everything is stored');
 like($before{"what $tenant_a reads"}, qr/^depth\|.*\nrun_seconds\|.*\n(runs_total\|.*(\n|$)){3}\z/, 'and read by its tenant');
+is($before{"what alerts $tenant_a reads"}, <<'ROWS' =~ s/\n\z//r, 'with its alerts');
+groups|{"status": "s0"}|firing|15150|{"summary": "15150 of s0"}
+groups|{"status": "s1"}|firing|14950|{"summary": "14950 of s1"}
+groups|{"status": "s2"}|firing|15050|{"summary": "15050 of s2"}
+pending|{}|pending|300|{"summary": "300 of "}
+recovering|{}|firing|300|{"summary": "300 of "}
+silenced|{}|firing|300|{"summary": "300 of "}
+ROWS
+is($old->safe_psql('postgres', <<'SQL'), "delivered|2\nto be tried again|1\nwaiting|15", 'of which some are told');
+select what, count(*)
+from meshhook_metrics.alert_notifications
+	cross join lateral (
+		select case when delivered_at is not null then 'delivered' when attempts > 0 then 'to be tried again' else 'waiting' end) w (what)
+group by what
+order by what
+SQL
 like($before{'the jobs'}, qr/^meshhook_metrics_maintain\|.*\nmeshhook_metrics_rollup\|/, 'pg_cron has its jobs') if $pg_cron;
 
 my @from = ('-h', $old->host, '-p', $old->port, '-d', 'postgres');
@@ -189,8 +252,8 @@ command_ok([ 'pg_dump', @from, '-Fc', '-f', "$dumps/whole.dump" ], 'a superuser 
 command_ok([ 'pg_dump', @from, '-U', 'owner_role', '-N', 'auth', '-N', 'cron', '-f', "$dumps/whole.sql" ],
 	'its owner dumps it in plain format');
 my $plain = slurp_file("$dumps/whole.sql") =~ s/^COMMENT ON EXTENSION pg_cron .*;$//mr;
-my $last_ids = 'select (select max(id) from meshhook_metrics.series), (select max(id) from meshhook_metrics.live)';
-my ($last_series, $last_live) = split /\|/, $old->safe_psql('postgres', $last_ids);
+my ($last_series, $last_live, $last_event, $last_notification) = map { $old->safe_psql('postgres', "select max(id) from meshhook_metrics.$_") }
+  qw(series live alert_events alert_notifications);
 $old->stop;
 
 sub new_cluster_with_roles
@@ -204,6 +267,60 @@ sub new_cluster_with_roles
 	return $node;
 }
 
+# Evaluation has what was pending, firing and told where the old server left it
+sub alerts_go_on_ok
+{
+	my ($node, $name) = @_;
+	my $rule = 'insert into meshhook_metrics.alert_rules (tenant_id, name, metric, aggregate, threshold)';
+	my $before = $node->safe_psql('postgres', 'select count(*) from meshhook_metrics.alert_events');
+
+	# The worker does, too, as soon as it has flushed
+	my $evaluated = q{select evaluated_at from meshhook_metrics.alert_state};
+	my $evaluated_at = $node->safe_psql('postgres', $evaluated);
+	flush($node);
+	$node->poll_query_until('postgres', "select ($evaluated) > '$evaluated_at'") or die 'timed out waiting for the worker to evaluate';
+	is($node->safe_psql('postgres', 'select count(*) from meshhook_metrics.alert_events'), $before, "$name: the worker does not change alerts either");
+	is(as_tenant($node, 'authenticated', $tenant_a, "select value from meshhook_metrics.alerts where labels ->> 'status' = 's0'"), 30300,
+		"$name: but their values, as samples come");
+
+	like(as_tenant($node, 'authenticated', $tenant_a, "$rule values ('$tenant_b', 'x', 'm', 'count', 0)"), qr/ERROR:  42501/,
+		"$name: a tenant writes no other's rules");
+	like(as_tenant($node, 'authenticated', $tenant_a, "$rule values ('$tenant_a', 'x', 'm', 'middle', 0)"), qr/ERROR:  22023: there is no aggregate "middle"/,
+		"$name: what makes no sense is refused");
+	like(as_tenant($node, 'authenticated', $tenant_b, "$rule values ('$tenant_b', 'seventh', 'm', 'count', 0), ('$tenant_b', 'eighth', 'm', 'count', 0)"),
+		qr/ERROR:  53400: this tenant has 7 /, "$name: and what is more than the tenant may have");
+
+	# Two hours later, with the rule of A's groups deleted
+	is(as_tenant($node, 'authenticated', $tenant_a, q{delete from meshhook_metrics.alert_rules where name = 'groups'}), '', "$name: a tenant deletes a rule");
+	$node->safe_psql('postgres', q{select meshhook_metrics.evaluate_alerts(now() + interval '2 hours')}, extra_params => [ '-U', 'owner_role' ]);
+	is($node->safe_psql('postgres', <<"SQL"), <<"ROWS" =~ s/\n\z//r, "$name: what fired before the dump is resolved, what was pending fires");
+select e.tenant_id, e.name, e.labels, e.state, e.reason, f.state, f.id <= $last_event, e.started_at <= (select max(at) from meshhook_metrics.alert_events where id <= $last_event)
+from meshhook_metrics.alert_events e
+	left join meshhook_metrics.alert_events f on f.id = e.fired_event_id
+where e.id > $last_event
+order by e.tenant_id, e.name, e.labels
+SQL
+$tenant_a|groups|{"status": "s0"}|resolved|deleted|firing|t|t
+$tenant_a|groups|{"status": "s1"}|resolved|deleted|firing|t|t
+$tenant_a|groups|{"status": "s2"}|resolved|deleted|firing|t|t
+$tenant_a|pending|{}|firing|threshold|||t
+$tenant_b|pending|{}|firing|threshold|||t
+ROWS
+	is($node->safe_psql('postgres', <<"SQL"), <<"ROWS" =~ s/\n\z//r, "$name: of which the receivers are told, once");
+select tenant_id, receiver, payload #>> '{groupLabels,alertname}', payload ->> 'status', jsonb_array_length(payload -> 'alerts')
+from meshhook_metrics.alert_notifications
+where id > $last_notification
+order by 1, 2, 3
+SQL
+$tenant_a|duty|groups|resolved|3
+$tenant_a|duty|pending|firing|1
+$tenant_a|log|groups|resolved|3
+$tenant_a|log|pending|firing|1
+$tenant_b|default|pending|firing|1
+ROWS
+	return;
+}
+
 sub restored_ok
 {
 	my ($node, $name) = @_;
@@ -211,6 +328,11 @@ sub restored_ok
 
 	same_ok($after{$_}, $before{$_}, "$name: $_") for sort keys %before;
 	is_deeply({ map { $_ => stored_total($node, $_) } keys %totals }, \%totals, "$name: the totals");
+
+	# An alert that fires does not do so again
+	is($node->safe_psql('postgres', 'select meshhook_metrics.evaluate_alerts()', extra_params => [ '-U', 'owner_role' ]), 0,
+		"$name: evaluated again, no alert changes");
+	await_status($node, 'storage_installed and last_error is null');
 
 	# Known series keep their ids, new ones and live rows get greater ones
 	record($node);
@@ -249,6 +371,7 @@ where metric = 'runs_total'
 SQL
 	like(as_tenant($node, 'authenticated', $tenant_a, 'insert into meshhook_metrics.series default values'),
 		qr/ERROR:  42501/, "$name: a tenant may not write");
+	alerts_go_on_ok($node, $name);
 	await_status($node, 'storage_installed and last_error is null');
 	return;
 }
