@@ -238,7 +238,14 @@ begin
 				select v.*
 				from values_found v
 				where v.labels is not null
-					and v.rule_id in (select e.rule_id from evaluated e)) v
+					and v.rule_id in (select e.rule_id from evaluated e)
+					-- The id was another tenant's, whose alerts end first, and without these values
+					and v.rule_id not in (
+						select o.rule_id
+						from meshhook_metrics.alerts o
+						join meshhook_metrics.alert_rules k
+							on k.id = o.rule_id
+						where k.tenant_id <> o.tenant_id)) v
 			full join (
 				select a.*
 				from meshhook_metrics.alerts a

@@ -152,7 +152,7 @@ update meshhook_metrics.alert_rules set threshold = 9;
 select is(pg_temp.evaluate(70), 6::bigint, 'they were resolved, and fire again');
 select bag_eq('select labels, fingerprint from meshhook_metrics.alerts', 'table fingerprints', 'with the fingerprints that they had');
 select set_eq('select name from meshhook_metrics.alerts', array['called otherwise'], 'and the name that the rule has now');
-select ok(bool_and(fingerprint ~ '^[0-9a-f]{16}$'), 'of 16 hexadecimal digits') from fingerprints;
+select ok(bool_and(fingerprint ~ '^[0-9a-f]{32}$'), 'of 32 hexadecimal digits') from fingerprints;
 select pg_temp.rule('{"name": "twin", "group_by": ["queue", "zone"]}');
 select pg_temp.evaluate(71);
 select is((select count(distinct fingerprint) from meshhook_metrics.alerts), 12::bigint, 'another rule with the same labels has others');
