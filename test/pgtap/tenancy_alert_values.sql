@@ -190,6 +190,8 @@ select is(pg_temp.ask_as_a('select string_agg(distinct state || '' '' || reason,
 select is(pg_temp.ask_as_a('select * from meshhook_metrics.alert_events union all select * from meshhook_metrics.alert_events') ~ 'secret|31337|22222222', false, 'and nothing of B''s is in that');
 select is_empty(format($$ select payload from meshhook_metrics.alert_notifications where tenant_id = %L and payload::text ~ 'secret|31337|22222222' $$, :'a'),
 	'nor in what A''s receivers are told');
+-- Once the id's former alerts have ended
+do $$begin perform meshhook_metrics.evaluate_alerts(now() + interval '5 seconds'); end$$;
 select is(pg_temp.ask_as_b('select name, state, value from meshhook_metrics.alerts order by name'), E'("secret ",firing,31337)\n("secret {status}",firing,31337)', 'B has its own');
 
 select * from finish();
