@@ -125,6 +125,26 @@ select is(pg_temp.claim(), 'bad*2', 'a failure');
 select is(pg_temp.finish('bad', ''), true, 'need not say why');
 select results_eq('select last_error, is_delivered from waiting where named = ''bad''', $$ values ('', false) $$, 'and is one');
 
+-- What was taken twelve times and never finished
+delete from meshhook_metrics.alert_notifications;
+select pg_temp.write('crashes', 1, 'ops');
+select pg_temp.write('next', 1, 'ops');
+update meshhook_metrics.alert_notifications set attempts = 11 where payload ->> 'named' = 'crashes';
+select is(pg_temp.claim(), 'crashes*12', 'what is never finished is taken twelve times');
+select pg_temp.claim();
+select ok(not is_dead, 'and has a minute as before') from waiting where named = 'crashes';
+select pg_temp.wait(60);
+select is(pg_temp.claim(), 'next', 'then it is the next one''s turn');
+select results_eq('select last_error, is_dead from waiting where named = ''crashes''', $$ values ('it was taken 12 times, and never finished', true) $$, 'and that is given up');
+
+-- Tenants by turns
+delete from meshhook_metrics.alert_notifications;
+select pg_temp.write('a' || n, n, 'ops') from generate_series(1, 5) n;
+select pg_temp.write('b' || n, n, 'ops', :'b') from generate_series(1, 2) n;
+select is(pg_temp.claim(3), 'a1 a2 b1', 'tenants are served by turns');
+select is(pg_temp.claim(3), 'a3 a4 b2', 'so that none waits for all of another''s');
+select is(pg_temp.claim(3), 'a5', 'until all are served');
+
 -- Receivers
 delete from meshhook_metrics.alert_notifications;
 insert into meshhook_metrics.alert_receivers (tenant_id, name, url, headers) values

@@ -1,7 +1,17 @@
 -- What a tenant's user could do to others with rules of his own
 \ir ../sql/include/tenancy.sql
+
+-- A snapshot from before would let somebody insert more rules than the quota allows
+\set inserting 'insert into meshhook_metrics.alert_rules (tenant_id, name, metric, aggregate, threshold) values (gen_random_uuid(), $$isolated$$, $$m$$, $$rate$$, 1)'
+\setenv INSERTING :inserting
+\set repeatable `psql -X -q -A -t -v VERBOSITY=sqlstate -c 'begin isolation level repeatable read' -c "$INSERTING" -c 'rollback' 2>&1`
+\set serializable `psql -X -q -A -t -v VERBOSITY=sqlstate -c 'begin isolation level serializable' -c "$INSERTING" -c 'rollback' 2>&1`
+\set committed `psql -X -q -A -t -v VERBOSITY=sqlstate -c 'begin isolation level read committed' -c "$INSERTING" -c 'rollback' 2>&1`
 begin;
 select no_plan();
+select is(:'repeatable'::text, 'ERROR:  25000', 'no rule is inserted in a transaction that is REPEATABLE READ');
+select is(:'serializable'::text, 'ERROR:  25000', 'or SERIALIZABLE');
+select is(:'committed'::text, '', 'but in one that is READ COMMITTED');
 \set id 'cccccccc-0000-0000-0000-000000000001'
 
 -- Whoever knows the id of another tenant's rule that was deleted can try to give it to
