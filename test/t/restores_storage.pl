@@ -10,11 +10,13 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use MetricsCluster;
+use POSIX qw(strftime);
 use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $tenant_a = 'aaaaaaaa-0000-0000-0000-000000000001';
 my $tenant_b = 'bbbbbbbb-0000-0000-0000-000000000002';
+my $began = strftime('%Y-%m-%d %H:%M:%S+00', gmtime);
 my $pg_cron = -e PostgreSQL::Test::Cluster->new('any')->config_data('--sharedir') . '/extension/pg_cron.control';
 
 sub new_cluster
@@ -62,7 +64,12 @@ from meshhook_metrics.rollup_$_ rollup
 where series_id in (select id from meshhook_metrics.series where metric <> 'meanwhile_total')
 SQL
 		} qw(1m 5m 1h 1d)),
-	'how far rollups are' => 'select target, complete_until, retained_from from meshhook_metrics.rollup_state',
+	# What comes meanwhile, and whose minute ends, sets them back to the window that it is in
+	'how far rollups are' => <<"SQL",
+select target, least(complete_until, date_bin(step, '$began', 'epoch')), retained_from
+from meshhook_metrics.rollup_state
+	join meshhook_metrics.rollup_targets() using (target)
+SQL
 	'the settings' => 'select * from meshhook_metrics.settings',
 	# Whose errors are noted anew with each evaluation
 	'the alert rules' => q{select to_jsonb(r) - 'last_error_at' from meshhook_metrics.alert_rules r},
