@@ -173,17 +173,29 @@ select is((select string_agg(concat_ws(' ', tenant_id, name, last_error), '; ') 
 	'22222222-2222-2222-2222-222222222222 erring_secret "shared_total" is a counter, which has no p95', 'and says so');
 select is(pg_temp.ask_as_a('select count(*) from meshhook_metrics.alert_rules where last_error is not null or last_error_at is not null'), '(0)', 'A is told nothing of it');
 
+-- A tenant's series are deleted: its groups go, others' do not
+truncate meshhook_metrics.alerts, meshhook_metrics.alert_events, meshhook_metrics.alert_notifications;
+delete from meshhook_metrics.alert_rules;
+insert into meshhook_metrics.alert_rules (tenant_id, name, metric, aggregate, group_by, threshold, time_window)
+select tenant_id, 'groups', 'same_total', 'increase', '{queue}', 0, '1 day' from unnest(array[:'a', :'b']::uuid[]) tenant_id;
+select is(meshhook_metrics.evaluate_alerts(now() + interval '3 seconds'), 2::bigint, 'A and B have a group each');
+create temp table deleted as select * from meshhook_metrics.series where tenant_id = :'a' and metric = 'same_total';
+delete from meshhook_metrics.series where id in (select id from deleted);
+select is(meshhook_metrics.evaluate_alerts(now() + interval '4 seconds'), 1::bigint, 'where the series of A''s are deleted, one ends');
+select is((select string_agg(concat_ws(' ', left(tenant_id::text, 1), state, reason), '; ' order by id) from meshhook_metrics.alert_events where state <> 'firing'),
+	'1 resolved group_gone', 'A''s, since its group is gone');
+
 -- A rule that is deleted, and another tenant's with the same id: two rules
 truncate meshhook_metrics.alerts, meshhook_metrics.alert_events, meshhook_metrics.alert_notifications;
 delete from meshhook_metrics.alert_rules;
 create temp table reused as select format('11111111-0000-4000-8000-00000000002%s', n)::uuid as id, keys::text[] from (values (1, null), (2, '{status}')) k (n, keys);
 insert into meshhook_metrics.alert_rules (id, tenant_id, name, metric, aggregate, group_by, threshold)
 select id, :'a', 'a''s ' || coalesce(keys::text, ''), 'shared_total', 'increase', keys, 1 from reused;
-select is(meshhook_metrics.evaluate_alerts(now() + interval '3 seconds'), 3::bigint, 'rules of A''s fire');
+select is(meshhook_metrics.evaluate_alerts(now() + interval '5 seconds'), 3::bigint, 'rules of A''s fire');
 delete from meshhook_metrics.alert_rules where id in (select id from reused);
 insert into meshhook_metrics.alert_rules (id, tenant_id, name, metric, aggregate, group_by, threshold, annotations)
 select id, :'b', 'secret ' || coalesce(keys::text, ''), 'shared_total', 'increase', keys, 1, '{"summary": "summary_secret {{ value }}"}' from reused;
-select lives_ok('select meshhook_metrics.evaluate_alerts(now() + interval ''4 seconds'')', 'are deleted, and B has rules with the same ids');
+select lives_ok('select meshhook_metrics.evaluate_alerts(now() + interval ''6 seconds'')', 'are deleted, and B has rules with the same ids');
 select is(pg_temp.ask_as_a('select name, labels, value, annotations from meshhook_metrics.alerts'), '', 'A has no alert any more');
 select is(pg_temp.ask_as_a('select string_agg(distinct state || '' '' || reason, ''; '' order by state || '' '' || reason) from meshhook_metrics.alert_events'),
 	'("firing threshold; resolved deleted")', 'what fired is resolved, since the rule was deleted');
