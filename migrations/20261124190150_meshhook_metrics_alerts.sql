@@ -535,7 +535,7 @@ declare
 	storage text;
 begin
 	foreach storage in array array[
-		'alert_state', 'alert_suspensions', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications']
+		'alert_state', 'alert_suspensions', 'alert_rules', 'alerts', 'alert_events', 'alert_notifications', 'alert_receivers']
 	loop
 		execute pg_catalog.format('alter table meshhook_metrics.%I enable row level security', storage);
 	end loop;

@@ -133,7 +133,7 @@ begin
 			group by c.rule_id, c.tenant_id, c.part
 		),
 		outgoing as (
-			insert into meshhook_metrics.alert_notifications (tenant_id, rule_id, receiver, payload)
+			insert into meshhook_metrics.alert_notifications (tenant_id, rule_id, receiver, payload, created_at)
 			select
 				p.tenant_id,
 				p.rule_id,
@@ -148,7 +148,9 @@ begin
 					'commonLabels', m.labels,
 					'commonAnnotations', m.annotations,
 					'externalURL', '',
-					'alerts', p.alerts)
+					'alerts', p.alerts),
+				-- A time that lies ahead would keep it for ever
+				least(write_notifications.at, clock_timestamp())
 			from parts p
 			join common m
 				on m.rule_id = p.rule_id

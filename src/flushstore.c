@@ -133,11 +133,16 @@ find_storage(void)
 	return owner;
 }
 
-/* Is alerting installed, and the same role's as the rest of the storage? */
+/*
+ * Is alerting installed, and the same role's as the rest of the storage?  Where only
+ * some of its tables are, it is broken.
+ */
 bool
 mhm_store_has_alerts(void)
 {
 	Oid			schema = get_namespace_oid(SCHEMA_NAME, false);
+	const char *missing = NULL;
+	int			present = 0;
 
 	for (int i = 0; i < lengthof(alert_tables); i++)
 	{
@@ -145,13 +150,11 @@ mhm_store_has_alerts(void)
 
 		if (!OidIsValid(relation))
 		{
-			if (i == 0)
-				return false;
-			ereport(ERROR,
-					errcode(ERRCODE_UNDEFINED_TABLE),
-					errmsg("table %s.%s is missing", SCHEMA_NAME, alert_tables[i]),
-					errhint("Apply the migrations again."));
+			if (missing == NULL)
+				missing = alert_tables[i];
+			continue;
 		}
+		present++;
 		/* What hangs on a table of somebody else's would run with the owner's rights */
 		if (owner_of(relation) != GetUserId())
 			ereport(ERROR,
@@ -160,7 +163,12 @@ mhm_store_has_alerts(void)
 						   SCHEMA_NAME, alert_tables[i]),
 					errhint("Give them all to one role with ALTER TABLE ... OWNER TO."));
 	}
-	return true;
+	if (present > 0 && missing != NULL)
+		ereport(ERROR,
+				errcode(ERRCODE_UNDEFINED_TABLE),
+				errmsg("table %s.%s is missing", SCHEMA_NAME, missing),
+				errhint("Apply the migrations again."));
+	return present > 0;
 }
 
 /*

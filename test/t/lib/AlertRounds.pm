@@ -219,8 +219,7 @@ from to_tell e
 			and t.receiver = e.receiver
 			and t.fingerprint = e.fingerprint
 			and t.status = e.state
-			-- Written in the transaction of the evaluation, a moment after its time
-			and abs(extract(epoch from t.created_at - e.at)) < 0.5) t
+			and t.created_at = e.at) t
 where t.times > 1
 	or t.times = 0
 	and not exists (
@@ -229,8 +228,7 @@ where t.times > 1
 		from meshhook_metrics.alert_events r
 		where r.fired_event_id = coalesce(e.fired_event_id, e.id)
 			and r.reason in ('deleted', 'disabled')
-			and not exists (select from told o where o.fingerprint = r.fingerprint
-				and least(abs(extract(epoch from o.created_at - r.at)), abs(extract(epoch from o.created_at - e.at))) < 0.5))
+			and not exists (select from told o where o.fingerprint = r.fingerprint and o.created_at in (r.at, e.at)))
 union all
 select format('told of, but has not happened: %s', t)
 from told t
