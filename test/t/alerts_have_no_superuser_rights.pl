@@ -22,6 +22,7 @@ prepare_attempts($node, $node->basedir . '/written_by_the_server');
 # pg_net, as far as the worker looks at it, whose functions are the owner's
 keep($node, <<"SQL");
 create schema net;
+create table net.http_request_queue (id bigint);
 create table net.responses (id bigint, status_code integer, timed_out boolean, error_msg text);
 create view net._http_response as
 select * from net.responses where attack.truth('a view of responses');
@@ -39,9 +40,12 @@ end
 insert into meshhook_metrics.alert_receivers values ('$tenant', 'hook', 'https://example.com/hook')
 SQL
 $node->safe_psql('postgres', <<'SQL');
-set allow_system_table_mods = on;
+begin;
+set local allow_system_table_mods = on;
 insert into pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
-values (4711, 'pg_net', 10, 'net'::regnamespace, false, '1');
+values (4711000, 'pg_net', 10, 'net'::regnamespace, false, '1');
+alter extension pg_net add function net.http_post(text, jsonb, jsonb, integer);
+commit;
 SQL
 
 # One that fires and is resolved, and one that cannot be evaluated, which is noted each time
