@@ -74,7 +74,7 @@ begin
 	end;
 	result := result || ' / ' || meshhook_metrics.evaluate_alerts();
 	update meshhook_metrics.alert_rules set threshold = 100;
-	result := result || ' / ' || meshhook_metrics.evaluate_alerts(pg_catalog.now() + '1 second'::pg_catalog.interval);
+	result := result || ' / ' || meshhook_metrics.evaluate_alerts(pg_catalog.now() + '1 hour'::pg_catalog.interval);
 	result := result || ' / ' || (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', e.name, e.state, e.value, e.labels, e.annotations, e.fingerprint), '; '
 			order by e.id)
 		from meshhook_metrics.alert_events e)
