@@ -14,28 +14,33 @@
 
 create function meshhook_metrics.alert_text(template text, value double precision, threshold double precision, labels jsonb)
 returns text
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
+-- In plpgsql, which plans it once: as SQL it is planned for each text
 as $$
+#variable_conflict use_variable
+begin
 	-- One pass: what a label brings is text, whatever it looks like
-	select left(string_agg(
-		case
-			when t.token[1] !~ '^\{\{' then t.token[1]
-			when p.name = 'value' then coalesce(n.shown, 'no data')
-			when p.name = 'threshold' then threshold::text
-			when p.name ~ '^labels\.' then coalesce(labels ->> substr(p.name, 8), '')
-			else t.token[1]
-		end, '' order by t.position), 2000)
-	from regexp_matches(template, '\{\{\s*[a-zA-Z0-9_.]+\s*\}\}|(?:(?!\{\{).)+|\{', 'g') with ordinality t (token, position)
-	cross join lateral (select btrim(t.token[1], E'{} \t\r\n') as name) p
-	-- Six digits are enough for people
-	cross join (
-		select
+	return (
+		select left(string_agg(
 			case
-				when value = 0 then '0'
-				when abs(value) < 1e-4 or abs(value) >= 1e15 then value::text
-				else trim_scale(round(value::numeric, greatest(0, 5 - floor(log(abs(value)))::integer)))::text
-			end as shown) n
+				when t.token[1] !~ '^\{\{' then t.token[1]
+				when p.name = 'value' then coalesce(n.shown, 'no data')
+				when p.name = 'threshold' then threshold::text
+				when p.name ~ '^labels\.' then coalesce(labels ->> substr(p.name, 8), '')
+				else t.token[1]
+			end, '' order by t.position), 2000)
+		from regexp_matches(template, '\{\{\s*[a-zA-Z0-9_.]+\s*\}\}|(?:(?!\{\{).)+|\{', 'g') with ordinality t (token, position)
+		cross join lateral (select btrim(t.token[1], E'{} \t\r\n') as name) p
+		-- Six digits are enough for people
+		cross join (
+			select
+				case
+					when value = 0 then '0'
+					when abs(value) < 1e-4 or abs(value) >= 1e15 then value::text
+					else trim_scale(round(value::numeric, greatest(0, 5 - floor(log(abs(value)))::integer)))::text
+				end as shown) n);
+end
 $$;
 
 comment on function meshhook_metrics.alert_text(text, double precision, double precision, jsonb) is
@@ -47,18 +52,21 @@ create function meshhook_metrics.alert_annotations(
 	threshold double precision,
 	labels jsonb)
 returns jsonb
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-	select coalesce(
-		jsonb_object_agg(a.key,
-			case
-				when a.value ~ '\{\{' then coalesce(
-					meshhook_metrics.alert_text(a.value, alert_annotations.value, alert_annotations.threshold, alert_annotations.labels), '')
-				else a.value
-			end),
-		'{}')
-	from jsonb_each_text(alert_annotations.annotations) a
+begin
+	return (
+		select coalesce(
+			jsonb_object_agg(a.key,
+				case
+					when a.value ~ '\{\{' then coalesce(
+						meshhook_metrics.alert_text(a.value, alert_annotations.value, alert_annotations.threshold, alert_annotations.labels), '')
+					else a.value
+				end),
+			'{}')
+		from jsonb_each_text(alert_annotations.annotations) a);
+end
 $$;
 
 comment on function meshhook_metrics.alert_annotations(jsonb, double precision, double precision, jsonb) is
