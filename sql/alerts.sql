@@ -513,7 +513,7 @@ as $$
 $$;
 
 comment on function meshhook_metrics.evaluate_alerts(timestamptz) is
-'Evaluates all enabled alert rules for a moment, and returns how many alerts changed their state: writes alerts, a row of alert_events for each change, and alert_notifications for what is to be told, all in one transaction, and notifies channel meshhook_metrics_alerts if there is anything. Counts what was flushed. The worker calls it after a flush, at most every meshhook_metrics.alert_interval; another call waits for the one before.
+'Evaluates all enabled alert rules for a moment, and returns how many alerts changed their state: writes alerts, a row of alert_events for each change, and alert_notifications for what is to be told, all in one transaction, and notifies channel meshhook_metrics_alerts if there is anything. Counts what was flushed. The worker calls it after a flush, at most every meshhook_metrics.alert_interval; another call waits for the one before, and if its at was the present when it began, it counts for the time of that one.
 A rule that cannot be evaluated gets last_error, its alerts stay as they are, and the others are evaluated.
 Errors: 22004, 22008 an at that is null or infinite, 55000 if the storage is not there or not whole.';
 

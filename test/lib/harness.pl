@@ -3,7 +3,8 @@
 # Runs TAP producers and counts their assertions. Called by test/lib/suites.sh.
 # Appends "PASSED FAILED" to the results file and one line for every failed
 # assertion to the failures file; a producer that ends badly without a failed
-# assertion (wrong plan, bad exit status, no output) counts as one failure.
+# assertion (wrong plan, bad exit status, no output, not at its end in --limit
+# seconds) counts as one failure.
 
 use strict;
 use warnings;
@@ -11,7 +12,7 @@ use Getopt::Long;
 use TAP::Harness;
 
 my ($suite, $results, $failures, $exec, $binary, $logs);
-my $jobs = 2;
+my ($jobs, $limit) = (2, 400);
 GetOptions(
 	'suite=s' => \$suite,
 	'results=s' => \$results,
@@ -19,12 +20,13 @@ GetOptions(
 	'exec=s' => \$exec,
 	'binary' => \$binary,
 	'jobs=i' => \$jobs,
+	'limit=i' => \$limit,
 	'logs=s' => \$logs) or exit 2;
 my @files = @ARGV;
 
 my %options = (verbosity => 0, failures => 1, comments => 0, timer => 1, jobs => $jobs, errors => 1);
-$options{exec} = [ split ' ', $exec ] if $exec;
-$options{exec} = sub { return [ $_[1] ] } if $binary;
+my @command = $exec ? split(' ', $exec) : $binary ? () : ($^X);
+$options{exec} = sub { return [ $^X, 'test/lib/limited.pl', $limit, @command, $_[1] ] };
 
 my (%seen, %said);
 my $harness = TAP::Harness->new(\%options);

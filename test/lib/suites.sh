@@ -285,5 +285,5 @@ suite_tap()
 suite_long()
 {
 	nothing_in test/long '*.pl' && return
-	limit=7200 perl_tests --jobs 1 test/long/*.pl
+	limit=7200 perl_tests --limit 3600 --jobs 1 test/long/*.pl
 }

@@ -107,6 +107,18 @@ select is(pg_temp.evaluate(10), 0::bigint, 'but not 101');
 select set_eq('select name, last_error from failing', $$ values ('wide ratio', 'group_by makes 101 alerts of this rule; it can have 100') $$, 'it says so');
 select is((select count(*) from active), 100::bigint, 'and those that there are stay');
 
+-- More than 10,000 series
+select pg_temp.clear();
+select pg_temp.rule('{"name": "wide", "aggregate": "max"}');
+select pg_temp.rule('{"name": "narrow", "aggregate": "max", "labels": {"kind": "old"}}');
+insert into meshhook_metrics.series (tenant_id, metric, kind, labels)
+select :'a', 'depth', 'gauge', jsonb_build_object('n', n, 'kind', 'old') from generate_series(1, 10000) n;
+select pg_temp.sample('depth', pg_temp.t(0), 11, '{"n": 7, "kind": "old"}');
+select is(pg_temp.evaluate(0), 2::bigint, 'a rule can match 10,000 series');
+select pg_temp.go('10=12');
+select set_eq('select * from failing', $$ values ('wide', 'it matches 10001 series, old ones included; 10000 are allowed', '10') $$, 'but not more');
+select set_eq('select name, state from active', $$ values ('wide', 'firing'), ('narrow', 'firing') $$, 'its alerts stay');
+
 -- A window that reaches beyond what is kept
 select pg_temp.clear();
 select pg_temp.rule('{"name": "minutes", "time_window": "10 minutes", "aggregate": "max"}');
