@@ -36,6 +36,13 @@ SQL
 	await_evaluation($node);
 	my $why = q{select coalesce(last_error, '') from meshhook_metrics.alert_rules where name = 'wrong'};
 	is($node->safe_psql('postgres', $why), '', 'a rule that is held cannot be marked');
+	is(keep($node, <<'SQL'), 'other', 'nor can it when the tenant is left alone, which does not wait either');
+begin;
+set local lock_timeout = '10s';
+select from meshhook_metrics.suspend_alerts(now(), '00000000-0000-0000-0000-000000000000', 'tried');
+select string_agg(name, ', ') from meshhook_metrics.alert_rules where last_error ~ 'tried$';
+rollback;
+SQL
 	$_->query_safe('commit') for $holder, $changing;
 	await(sub { $node->safe_psql('postgres', $why) eq '"wrong_total" is a counter, which has no p95' }, 'the mark');
 	pass('and is as soon as it can be');

@@ -139,6 +139,7 @@ language plpgsql
 as $$
 declare
 	times integer := 4;
+	began constant timestamptz := clock_timestamp();
 	seen timestamptz;
 	now_seen timestamptz;
 begin
@@ -158,6 +159,9 @@ begin
 		if now_seen is distinct from seen then
 			times := times - 1;
 			seen := now_seen;
+		end if;
+		if clock_timestamp() > began + interval '3 minutes' then
+			raise exception 'the worker does nothing any more';
 		end if;
 		perform pg_sleep(0.01);
 	end loop;
