@@ -299,12 +299,19 @@ sub alerts_go_on_ok
 
 	# Two hours later, with the rule of A's groups deleted
 	is(as_tenant($node, 'authenticated', $tenant_a, q{delete from meshhook_metrics.alert_rules where name = 'groups'}), '', "$name: a tenant deletes a rule");
-	$node->safe_psql('postgres', q{select meshhook_metrics.evaluate_alerts(now() + interval '2 hours')}, extra_params => [ '-U', 'owner_role' ]);
+	# The worker, whose clock is not set, would see that as one that was set back, and tell again
+	my (undef, $event, $notification) = split /\n/, $node->safe_psql('postgres', <<'SQL', extra_params => [ '-U', 'owner_role' ]);
+begin;
+select meshhook_metrics.evaluate_alerts(now() + interval '2 hours');
+select max(id) from meshhook_metrics.alert_events;
+select max(id) from meshhook_metrics.alert_notifications;
+commit;
+SQL
 	is($node->safe_psql('postgres', <<"SQL"), <<"ROWS" =~ s/\n\z//r, "$name: what fired before the dump is resolved, what was pending fires");
 select e.tenant_id, e.name, e.labels, e.state, e.reason, f.state, f.id <= $last_event, e.started_at <= (select max(at) from meshhook_metrics.alert_events where id <= $last_event)
 from meshhook_metrics.alert_events e
 	left join meshhook_metrics.alert_events f on f.id = e.fired_event_id
-where e.id > $last_event
+where e.id > $last_event and e.id <= $event
 order by e.tenant_id, e.name, e.labels
 SQL
 $tenant_a|groups|{"status": "s0"}|resolved|deleted|firing|t|t
@@ -316,7 +323,7 @@ ROWS
 	is($node->safe_psql('postgres', <<"SQL"), <<"ROWS" =~ s/\n\z//r, "$name: of which the receivers are told, once");
 select tenant_id, receiver, payload #>> '{groupLabels,alertname}', payload ->> 'status', jsonb_array_length(payload -> 'alerts')
 from meshhook_metrics.alert_notifications
-where id > $last_notification
+where id > $last_notification and id <= $notification
 order by 1, 2, 3
 SQL
 $tenant_a|duty|groups|resolved|3
