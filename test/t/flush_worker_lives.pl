@@ -225,15 +225,13 @@ begin
 	return null;
 end
 $$;
-SQL
-	stop_worker($node, $worker);
-	$node->safe_psql('postgres', <<'SQL');
 create trigger take_long
 after insert on meshhook_metrics.live
 for each statement
 execute function take_long();
-select meshhook_metrics.inc('last_flush_total', 4);
 SQL
+	stop_worker($node, $worker);
+	$node->safe_psql('postgres', q{select meshhook_metrics.inc('last_flush_total', 4)});
 	$mark = log_mark($node);
 	$stopping = IPC::Run::start([ 'pg_ctl', '-D', $node->data_dir, '-m', 'fast', 'stop' ], '>', '/dev/null');
 	await(sub { has_signal($worker, SIGTERM) }, 'the signal to end');

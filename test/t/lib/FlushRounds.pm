@@ -103,8 +103,9 @@ sub await_death
 	return;
 }
 
-# Stop the worker between two of its transactions, where it holds nothing that
-# others wait for
+# Stop the worker at the end of a transaction, where it holds nothing that those who
+# record wait for. It may have locks on tables, of whichever transaction that is: who
+# wants one of these meanwhile waits for ever.
 sub stop_worker
 {
 	my ($node, $worker) = @_;
