@@ -31,7 +31,7 @@
 	"select s.* " \
 	"from rows from (pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9), " \
 	"pg_catalog.unnest($10), pg_catalog.unnest($11), pg_catalog.unnest($12), pg_catalog.unnest($13)) with ordinality " \
-	"s (starts, first_minute, first_coarse, last_coarse, last_minute, coarse, scanned, no)) "
+	"s (starts, first_minute, first_coarse, last_coarse, last_minute, coarse, scanned, no))"
 
 #define LIVE_COLUMNS_READ \
 	"l.at::timestamptz, l.id::bigint, l.series_id::bigint[], l.count::bigint[], l.sum::float8[], " \
@@ -40,21 +40,26 @@
 /*
  * Rows of live: those that are in no minute yet, and those that are, but whose
  * minute is divided by the beginning of a window, or by its end where that lies in
- * the past.
+ * the past.  The former are looked for by tenant and id: by their times, the planner
+ * would read all that there is of a tenant.
  */
 static const char live_query[] =
 	"with state as materialized ("
 	"select coalesce(max(s.live_id::bigint), 0) as live_id "
 	"from meshhook_metrics.rollup_state s where s.target = '1m'), "
-	SPANS
+	SPANS ", "
+	"tenants as materialized (select distinct p.tenant_id from pg_catalog.unnest($2) p (tenant_id)) "
 	"select 0, 0, " LIVE_COLUMNS_READ
+	"from tenants p "
+	"cross join lateral ("
+	"select l.* "
 	"from meshhook_metrics.live l "
-	"where l.id > (select live_id from state) "
-	"and l.at >= (select min(starts) from spans) and l.at <= $1 "
-	"and l.tenant_id = any (array(select distinct p.tenant_id from pg_catalog.unnest($2) p (tenant_id))) "
+	"where l.tenant_id = p.tenant_id and l.id > (select live_id from state) "
+	"offset 0) l "
+	"where l.at >= (select min(starts) from spans) and l.at <= $1 "
 	"union all "
 	"select 1, 0, " LIVE_COLUMNS_READ
-	"from (select distinct p.tenant_id from pg_catalog.unnest($2) p (tenant_id)) p "
+	"from tenants p "
 	"cross join lateral ("
 	"select l.* "
 	"from meshhook_metrics.live l "
