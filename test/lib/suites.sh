@@ -204,27 +204,40 @@ installcheck()
 	count_regress "$name" "$log"
 }
 
+# compile_unit SOURCE BINARY FLAG...: what gcc says goes to BINARY.log
+compile_unit()
+{
+	local source=$1 out=$2
+
+	shift 2
+	# shellcheck disable=SC2086
+	gcc -std=gnu99 -O2 -g -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare $COPT "$@" \
+		-iquote src -I"$("$PG_CONFIG" --includedir-server)" -D_GNU_SOURCE -o "$out" "$source" \
+		-L"$("$PG_CONFIG" --pkglibdir)" -lpgcommon -lpgport -lm >"$out.log" 2>&1
+}
+
 suite_unit()
 {
-	local source name out flags
-	local -a binaries=()
+	local source out
+	local -a outs=() binaries=()
 
 	nothing_in test/unit '*.c' && return
 	mkdir -p "$MHM_TMP/unit"
 	for source in test/unit/*.c; do
-		name=$(basename "$source" .c)
-		for flags in "" "-fsanitize=address,undefined -fno-sanitize-recover=all"; do
-			out=$MHM_TMP/unit/$name${flags:+-sanitized}
-			# shellcheck disable=SC2086
-			if gcc -std=gnu99 -O2 -g -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare $COPT $flags \
-				-iquote src -I"$("$PG_CONFIG" --includedir-server)" -D_GNU_SOURCE -o "$out" "$source" \
-				-L"$("$PG_CONFIG" --pkglibdir)" -lpgcommon -lpgport -lm >"$out.log" 2>&1; then
-				binaries+=("$out")
-			else
-				show "$out.log"
-				failed "unit/${out##*/}: does not compile"
-			fi
-		done
+		out=$MHM_TMP/unit/$(basename "$source" .c)
+		compile_unit "$source" "$out" &
+		compile_unit "$source" "$out-sanitized" -fsanitize=address,undefined -fno-sanitize-recover=all &
+		outs+=("$out" "$out-sanitized")
+		while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n || true; done
+	done
+	wait
+	for out in "${outs[@]}"; do
+		if [ -x "$out" ]; then
+			binaries+=("$out")
+		else
+			show "$out.log"
+			failed "unit/${out##*/}: does not compile"
+		fi
 	done
 	[ ${#binaries[@]} = 0 ] ||
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 harness unit --binary "${binaries[@]}"
@@ -277,9 +290,16 @@ perl_tests()
 
 suite_tap()
 {
+	# The longest, first, so that at the end none goes on alone
+	local -a files=(test/t/{worker_has_no_superuser_rights,scheduled_by_pg_cron,distrusts_damage}.pl)
+	local file
+
 	nothing_in test/t '*.pl' && return
+	for file in test/t/*.pl; do
+		case " ${files[*]} " in *" $file "*) ;; *) files+=("$file") ;; esac
+	done
 	# Most of the time they wait for a server or the worker
-	perl_tests --jobs $((jobs + 1)) test/t/*.pl
+	perl_tests --jobs $((jobs + 1)) "${files[@]}"
 }
 
 suite_long()
