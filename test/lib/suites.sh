@@ -226,7 +226,7 @@ suite_unit()
 	for source in test/unit/*.c; do
 		out=$MHM_TMP/unit/$(basename "$source" .c)
 		compile_unit "$source" "$out" &
-		compile_unit "$source" "$out-sanitized" -fsanitize=address,undefined -fno-sanitize-recover=all &
+		compile_unit "$source" "$out-sanitized" -O1 -fsanitize=address,undefined -fno-sanitize-recover=all &
 		outs+=("$out" "$out-sanitized")
 		while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n || true; done
 	done
