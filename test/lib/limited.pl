@@ -2,8 +2,8 @@
 #
 # limited.pl SECONDS COMMAND...: runs the command, for no longer than that. What
 # hangs is shown, so that its end can be understood: every process of this user
-# as it is then; and is ended with all that it started. test/lib/harness.pl runs
-# each test with it, so that one that hangs fails alone and by its name.
+# as it is then; and is ended with what it started, but for servers. harness.pl
+# runs each test with it, so that one that hangs fails alone and by its name.
 
 use strict;
 use warnings;

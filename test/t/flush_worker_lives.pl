@@ -221,7 +221,9 @@ language plpgsql
 as $$
 begin
 	raise log 'the flush takes long';
-	perform pg_catalog.pg_sleep(2);
+	while (pg_catalog.pg_stat_file('told_to_end', true)).size is null loop
+		perform pg_catalog.pg_sleep(0.01);
+	end loop;
 	return null;
 end
 $$;
@@ -238,6 +240,7 @@ SQL
 	kill 'CONT', $worker;
 	await(sub { log_since($node, $mark) =~ /the flush takes long/ }, 'the last flush');
 	kill 'TERM', $worker;
+	PostgreSQL::Test::Utils::append_to_file($node->data_dir . '/told_to_end', "twice\n");
 	IPC::Run::finish($stopping) or die 'the server does not stop';
 	$node->stop('fast', fail_ok => 1);
 	stored_without_worker_ok($name, 'last_flush_total');
