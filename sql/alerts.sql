@@ -16,7 +16,8 @@ create function meshhook_metrics.alert_text(template text, value double precisio
 returns text
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
--- In plpgsql, which plans it once: as SQL it is planned for each text
+-- Planned once: as SQL, or as evaluations plan their statements, it is for each text
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_variable
 begin
@@ -54,6 +55,7 @@ create function meshhook_metrics.alert_annotations(
 returns jsonb
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 begin
 	return (

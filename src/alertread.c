@@ -41,7 +41,8 @@
  * Rows of live: those that are in no minute yet, and those that are, but whose
  * minute is divided by the beginning of a window, or by its end where that lies in
  * the past.  The former are looked for by tenant and id: by their times, the planner
- * would read all that there is of a tenant.
+ * would read all that there is of a tenant.  Where minutes cannot be closed, these are
+ * all that have come since.
  */
 static const char live_query[] =
 	"with state as materialized ("

@@ -31,16 +31,19 @@ $SIG{ALRM} = sub {
 alarm $seconds;
 waitpid $child, 0;
 alarm 0;
-exit($? & 127 ? 128 + ($? & 127) : $? >> 8);
+my $status = $?;
+# What it has left holds its output open, for which the harness would wait
+kill 'KILL', -$child;
+exit($status & 127 ? 128 + ($status & 127) : $status >> 8);
 
 # Servers that the test leaves are in groups of their own; test/lib/cleanup.sh
 # ends them after the last test
 sub end_all
 {
 	kill 'TERM', -$child;
-	for (1 .. 100)
+	for (1 .. 50)
 	{
-		return if waitpid($child, POSIX::WNOHANG()) == $child;
+		last if waitpid($child, POSIX::WNOHANG()) == $child;
 		select undef, undef, undef, 0.1;
 	}
 	kill 'KILL', -$child;
