@@ -141,6 +141,24 @@ select pg_temp.go('20=11');
 delete from meshhook_metrics.alert_rules;
 select pg_temp.go('30=11');
 select is(pg_temp.told(), 'firing; resolved; firing; resolved', 'and of one that is deleted');
+-- Between two statements of an evaluation, as another session can
+select pg_temp.clear();
+select pg_temp.rule();
+create function pg_temp.lose_rule() returns trigger
+language plpgsql as $$
+begin
+	delete from meshhook_metrics.alert_rules r where r.id = new.rule_id;
+	return null;
+end
+$$;
+create trigger lose_rule after insert on meshhook_metrics.alert_events for each row when (new.state = 'firing') execute function pg_temp.lose_rule();
+select pg_temp.sample('depth', pg_temp.t(0), 11);
+select meshhook_metrics.evaluate_alerts(pg_temp.t(0));
+drop trigger lose_rule on meshhook_metrics.alert_events;
+select is((select state from meshhook_metrics.alerts), 'firing', 'of one that is deleted when its firing is written, and not yet told of');
+select pg_temp.go('10=11 20=11');
+select is(pg_temp.events(), '0 firing, 10 resolved(deleted)', 'the next evaluation resolves it');
+select is(pg_temp.told(), '', 'and of neither anybody is told');
 
 -- Silences
 create function pg_temp.silence(seconds numeric) returns void

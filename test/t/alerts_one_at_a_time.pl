@@ -89,6 +89,8 @@ is(errors_since($node, $mark), '', 'without an error');
 is(events_of($node, 'toggled'), join(' ', ('firing resolved') x 3), 'each change of a level is one of its alert');
 cmp_ok($node->safe_psql('postgres', q{select count(*) from meshhook_metrics.alert_events where name like 'rule of %'}), '>=', 4,
 	'rules that come and go are evaluated');
+# What has been deleted since the last of them
+await_evaluation($node);
 transitions_ok($node, 'everybody at the same time');
 
 # Who asks in a transaction that began before the last evaluation brings nothing of the past

@@ -144,7 +144,9 @@ sub events_of
 }
 
 # Every alert's way is a legal one, what is active is where its way has come to, and the
-# outbox has each event that people are told of once
+# outbox has each event that people are told of once. Where rules are deleted meanwhile, an
+# evaluation must have seen the last of it: one that loses its rule between firing and
+# telling is told of neither time, and resolved by the next evaluation.
 sub transitions_ok
 {
 	my ($node, $name) = @_;
