@@ -1,6 +1,6 @@
 # Private PostgreSQL clusters for the suites that need one running server.
 # Sourced by test/lib/suites.sh. A cluster lives in $MHM_TMP/c/NAME, listens on
-# a socket in $MHM_TMP only, and needs no free TCP port.
+# a socket in $MHM_TMP/s/NAME only, and needs no free TCP port.
 
 # A tree in folder $1 that looks like the installation of PG_CONFIG: the
 # programs copied, everything else linked. PostgreSQL finds its files relative
@@ -35,7 +35,7 @@ new_cluster()
 {
 	local data=$MHM_TMP/c/$1
 
-	mkdir -p "$MHM_TMP/c" "$MHM_TMP/s"
+	mkdir -p "$MHM_TMP/c" "$MHM_TMP/s/$1"
 	initdb -D "$data" -U postgres --auth=trust --no-sync --no-locale --encoding=UTF8 >"$data.log" 2>&1 || {
 		cat "$data.log" >&2
 		return 1
@@ -43,18 +43,13 @@ new_cluster()
 	cat >>"$data/postgresql.conf" <<-CONF
 		shared_preload_libraries = 'meshhook_metrics'
 		listen_addresses = ''
-		unix_socket_directories = '$MHM_TMP/s'
+		unix_socket_directories = '$MHM_TMP/s/$1'
 		fsync = off
 		max_prepared_transactions = 10
 		log_line_prefix = '%m [%p] %q%a '
 	CONF
-	use_cluster
-}
-
-# Where psql and the pg_regress family find the cluster that runs
-use_cluster()
-{
-	export PGHOST=$MHM_TMP/s PGPORT=5432 PGUSER=postgres PGDATABASE=postgres
+	# Where psql and the pg_regress family find it
+	export PGHOST=$MHM_TMP/s/$1 PGPORT=5432 PGUSER=postgres PGDATABASE=postgres
 }
 
 # start_cluster NAME: with the program START_PROGRAM in postgres' place, if set

@@ -106,9 +106,20 @@ suite_sanitize()
 
 suite_valgrind()
 {
-	local logs=$MHM_TMP/valgrind tests
+	local -a tests
 
 	nothing_in test/sql '*.sql' && return
+	mapfile -t tests < <(grep -L '^-- not under valgrind' test/sql/*.sql)
+	in_halves valgrind_half "${tests[@]}"
+}
+
+valgrind_half()
+{
+	local name=valgrind_$1 logs=$MHM_TMP/valgrind_$1 copy=$MHM_TMP/valgrind_$1-src
+	local -a tests
+
+	shift
+	tests=("${@##*/}")
 	mkdir -p "$logs"
 	cat >"$logs/postgres" <<-WRAPPER
 		#!/bin/sh
@@ -116,21 +127,22 @@ suite_valgrind()
 			--fullpath-after= --log-file=$logs/%p.log "$(dirname "$PG_CONFIG")/postgres" "\$@"
 	WRAPPER
 	chmod +x "$logs/postgres"
-	new_cluster valgrind || { failed "valgrind: no cluster"; return; }
-	cat >>"$MHM_TMP/c/valgrind/postgresql.conf" <<-CONF
+	# pg_regress writes into the folder in which it runs
+	cp -a "$MHM_TMP/src" "$copy"
+	new_cluster "$name" || { failed "$name: no cluster"; return; }
+	cat >>"$MHM_TMP/c/$name/postgresql.conf" <<-CONF
 		autovacuum = off
 		jit = off
 	CONF
-	START_PROGRAM=$logs/postgres start_cluster valgrind && with_storage || { failed "valgrind: no cluster"; return; }
-	tests=$( (grep -L '^-- not under valgrind' test/sql/*.sql || true) | sed 's|.*/||; s|\.sql$||' | sort | tr '\n' ' ')
-	installcheck valgrind . ISOLATION= REGRESS="$tests"
-	flushed valgrind
-	end_cluster valgrind
-	library_findings "$logs"/*.log >"$MHM_TMP/valgrind.findings"
-	if [ -s "$MHM_TMP/valgrind.findings" ]; then
-		show "$MHM_TMP/valgrind.findings" 200
-		failed "valgrind: findings"
+	START_PROGRAM=$logs/postgres start_cluster "$name" && with_storage || { failed "$name: no cluster"; return; }
+	installcheck "$name" "$copy" ISOLATION= REGRESS="${tests[*]%.sql}"
+	flushed "$name"
+	end_cluster "$name"
+	library_findings "$logs"/*.log >"$MHM_TMP/$name.findings"
+	if [ -s "$MHM_TMP/$name.findings" ]; then
+		show "$MHM_TMP/$name.findings" 200
+		failed "$name: findings"
 	else
-		passed "valgrind: no findings in $(find "$logs" -name '*.log' | wc -l) processes"
+		passed "$name: no findings in $(find "$logs" -name '*.log' | wc -l) processes"
 	fi
 }
