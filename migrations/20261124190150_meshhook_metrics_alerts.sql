@@ -34,7 +34,7 @@ create table if not exists meshhook_metrics.alert_suspensions (
 );
 
 comment on table meshhook_metrics.alert_suspensions is
-'Tenants whose rules could not be evaluated together, most likely because that took too long, and are left alone until then, so that they hold nobody up: a minute, doubled each time up to an hour. Their alerts stay as they are.';
+'Tenants for whom evaluating failed, most likely because it took too long, and who are left alone until then, so that they hold nobody up: a minute, doubled each time up to an hour. Their alerts stay as they are, and are not told of.';
 
 create table if not exists meshhook_metrics.alert_rules (
 	id uuid primary key default pg_catalog.gen_random_uuid(),
@@ -69,7 +69,7 @@ create table if not exists meshhook_metrics.alert_rules (
 
 comment on table meshhook_metrics.alert_rules is
 'What shall be told of: an aggregate of a metric over time_window, compared with a threshold. Written by the users of the tenant that it belongs to; the platform''s rules have the nil UUID.
-metric, labels: the series, those whose labels contain these. aggregate: as of query_range(). denominator_...: where it is set, the value is a ratio, and known only while the denominator is above 0 and at least denominator_min. group_by: an alert for each combination of these labels'' values. comparison: value, comparison, threshold, from left to right. recovery_threshold: what is firing goes on until the comparison with this one is false as well. for_duration: how long it has to hold before it fires; keep_firing_for: how long it has to have ceased before it is resolved. no_data: what becomes of it while there is no value: ok (as if the comparison were false), firing (as if it were true), keep_last (nothing changes); the first two once there has been none for no_data_for. annotations: texts with {{ value }}, {{ threshold }} and {{ labels.x }}; runbook_url is a link. repeat_interval: how often it is told of again while it is firing, null: never. silenced_until: until then it is not told of.
+metric, labels: the series, those whose labels contain these. aggregate: as of query_range(). denominator_...: where it is set, the value is a ratio, and known only while the denominator is above 0 and at least denominator_min. group_by: an alert for each combination of these labels'' values. comparison: value, comparison, threshold, from left to right. recovery_threshold: what is firing goes on until the comparison with this one is false as well. for_duration: how long it has to hold before it fires; keep_firing_for: how long it has to have ceased before it is resolved. no_data: what becomes of it while there is no value: ok (as if the comparison were false), firing (as if it were true), keep_last (nothing changes); the first two once there has been none for no_data_for, which the third has no use for. annotations: texts with {{ value }}, {{ threshold }} and {{ labels.x }}; runbook_url is a link. repeat_interval: how often it is told of again while it is firing, null: never. silenced_until: until then it is not told of, but for the end of what was told of before.
 last_error: why the rule could not be evaluated when it was tried last, at last_error_at; until that is mended its alerts stay as they are.';
 
 create index if not exists alert_rules_failing
@@ -133,7 +133,7 @@ create unique index if not exists alert_events_resolved
 on meshhook_metrics.alert_events (fired_event_id);
 
 comment on table meshhook_metrics.alert_events is
-'Every change of state of an alert, written in the transaction that changes it, and streamed by Realtime. Kept for retention_alert_events.
+'Every change of state of an alert, written in the transaction that changes it, and streamed by Realtime. Kept for retention_events.
 state: the new one; inactive is what was pending and has not fired. reason: the threshold, or no_data; or why it ended without either: the rule was disabled or deleted, or the group is none of the rule''s any more. fired_event_id: of a resolved one, the event with which it had fired; each is resolved once.';
 
 create table if not exists meshhook_metrics.alert_receivers (
@@ -213,7 +213,7 @@ begin
 		raise exception 'a rule cannot be called "%"', pg_catalog.left(new.name, 200)
 			using
 				errcode = 'invalid_parameter_value',
-				hint = 'A name has 1 to 128 characters, and no line breaks or other control characters.';
+				hint = 'A name has 1 to 128 characters, not only blanks, and no line breaks or other control characters.';
 	end if;
 
 	for checked in
@@ -282,7 +282,13 @@ begin
 				errcode = 'invalid_parameter_value',
 				hint = 'It lists names of labels, such as ''{queue}''. An alert has labels alertname, severity and tenant_id of its own.';
 	end loop;
-	if pg_catalog.cardinality(new.group_by) > 10 or pg_catalog.array_ndims(new.group_by) > 1
+	if pg_catalog.array_ndims(new.group_by) > 1 then
+		raise exception 'group_by has % dimensions', pg_catalog.array_ndims(new.group_by)
+			using
+				errcode = 'invalid_parameter_value',
+				hint = 'It is a list of names of labels, such as ''{queue,status}''.';
+	end if;
+	if pg_catalog.cardinality(new.group_by) > 10
 		or pg_catalog.cardinality(new.group_by) > (select pg_catalog.count(distinct k) from pg_catalog.unnest(new.group_by) k)
 	then
 		raise exception 'group_by has a label twice, or more than 10'
@@ -345,6 +351,12 @@ begin
 					case checked.shortest when '0' then '0' when '10 seconds' then '10 seconds' else '1 minute' end,
 					case checked.name when 'time_window' then 'in whole seconds, without months' else 'without months' end);
 	end loop;
+	if new.no_data = 'keep_last' and new.no_data_for <> interval '0' then
+		raise exception 'no_data_for is for rules whose no_data is ok or firing'
+			using
+				errcode = 'invalid_parameter_value',
+				hint = 'With keep_last nothing changes, however long there are no data; leave no_data_for out, or set no_data.';
+	end if;
 
 	perform meshhook_metrics.check_alert_annotations(new.annotations);
 	new.updated_at := pg_catalog.now();
@@ -493,11 +505,11 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-	if new.name !~ '^[^[:cntrl:]]{1,128}$' then
+	if new.name !~ '^[^[:cntrl:]]{1,128}$' or new.name ~ '^\s*$' then
 		raise exception 'a receiver cannot be called "%"', pg_catalog.left(new.name, 200)
 			using
 				errcode = 'invalid_parameter_value',
-				hint = 'A name has 1 to 128 characters, and no line breaks or other control characters.';
+				hint = 'A name has 1 to 128 characters, not only blanks, and no line breaks or other control characters.';
 	end if;
 	if new.url !~ '^https?://[^\s]+$' then
 		raise exception 'receiver "%" cannot have url "%"', new.name, pg_catalog.left(new.url, 200)

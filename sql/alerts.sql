@@ -137,6 +137,7 @@ declare
 	failed_at_a_time constant integer := 20;
 	active_of_a_tenant constant integer := 1000;
 	last timestamptz;
+	suspended uuid[];
 	sound uuid[];
 	failed uuid[];
 	rule_ids uuid[];
@@ -204,16 +205,17 @@ begin
 		at := last;
 	end if;
 
+	suspended := array(
+		select s.tenant_id
+		from meshhook_metrics.alert_suspensions s
+		where s.until > evaluate_tenant_alerts.at);
 	sound := array(
 		select r.id
 		from meshhook_metrics.alert_rules r
 		where r.enabled
 			and r.last_error is null
 			and (tenants is null or r.tenant_id = any (tenants))
-			and r.tenant_id not in (
-				select s.tenant_id
-				from meshhook_metrics.alert_suspensions s
-				where s.until > evaluate_tenant_alerts.at)
+			and r.tenant_id <> all (suspended)
 		order by r.tenant_id);
 	failed := array(
 		select r.id
@@ -221,10 +223,7 @@ begin
 		where r.enabled
 			and r.last_error is not null
 			and (tenants is null or r.tenant_id = any (tenants))
-			and r.tenant_id not in (
-				select s.tenant_id
-				from meshhook_metrics.alert_suspensions s
-				where s.until > evaluate_tenant_alerts.at)
+			and r.tenant_id <> all (suspended)
 		order by r.last_error_at, r.id
 		limit failed_at_a_time
 		for update skip locked);
@@ -286,8 +285,8 @@ begin
 			full join (
 				select a.*
 				from meshhook_metrics.alerts a
-				where tenants is null
-					or a.tenant_id = any (tenants)) a
+				where (tenants is null or a.tenant_id = any (tenants))
+					and a.tenant_id <> all (suspended)) a
 				on a.rule_id = v.rule_id
 				and a.labels = v.labels
 			-- A rule of another tenant that has got the id of a deleted one is none of the alert's
@@ -488,7 +487,7 @@ begin
 		evaluated_at = evaluate_tenant_alerts.at,
 		rules = c.rules,
 		rules_failing = c.failing,
-		alerts_left_out = left_out
+		alerts_left_out = left_out + case when tenants is null then 0 else s.alerts_left_out end
 	from (
 		select count(*) as rules, count(r.last_error) as failing
 		from meshhook_metrics.alert_rules r

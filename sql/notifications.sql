@@ -20,6 +20,7 @@ declare
 	waiting_allowed constant integer := 20;
 	-- Rules of which there is something to tell
 	due uuid[];
+	giving_way bigint[];
 	written bigint;
 begin
 	due := array(
@@ -30,6 +31,10 @@ begin
 			and r.tenant_id = a.tenant_id
 		where a.state = 'firing'
 			and (write_notifications.tenants is null or a.tenant_id = any (write_notifications.tenants))
+			and a.tenant_id not in (
+				select s.tenant_id
+				from meshhook_metrics.alert_suspensions s
+				where s.until > write_notifications.at)
 			and r.enabled
 			and (r.silenced_until > write_notifications.at) is not true
 			and (
@@ -176,37 +181,49 @@ begin
 
 	-- Nobody takes them, or not fast enough: where everything fires, the next one in which
 	-- everything fires says it all, and the oldest are of the least interest
-	update meshhook_metrics.alert_notifications w
-	set
-		dead_at = now(),
-		last_error = 'gave way to a newer notification before it was taken'
-	from (
-		select
-			o.*,
-			row_number() over (partition by o.tenant_id, o.rule_id, o.receiver order by o.id desc) as place,
-			lead(o.only_fires) over following and lead(o.created_at) over following > o.created_at as is_repeated
+	giving_way := array(
+		select o.id
 		from (
 			select
 				o.id,
-				o.tenant_id,
-				o.rule_id,
-				o.receiver,
-				o.created_at,
-				not o.payload -> 'alerts' @> '[{"status": "resolved"}]' as only_fires
-			from meshhook_metrics.alert_notifications o
-			where o.rule_id = any (due)
-				and o.delivered_at is null
-				and o.dead_at is null) o
-		window following as (partition by o.tenant_id, o.rule_id, o.receiver order by o.id)) o
-	where w.id = o.id
-		and w.attempts = 0
-		and (o.only_fires and o.is_repeated or o.place > waiting_allowed);
+				o.attempts,
+				o.only_fires,
+				row_number() over (partition by o.tenant_id, o.rule_id, o.receiver order by o.id desc) as place,
+				lead(o.only_fires) over following and lead(o.created_at) over following > o.created_at as is_repeated
+			from (
+				select
+					n.id,
+					n.tenant_id,
+					n.rule_id,
+					n.receiver,
+					n.created_at,
+					n.attempts,
+					not n.payload -> 'alerts' @> '[{"status": "resolved"}]' as only_fires
+				from meshhook_metrics.alert_notifications n
+				where n.rule_id = any (due)
+					and n.delivered_at is null
+					and n.dead_at is null) o
+			window following as (partition by o.tenant_id, o.rule_id, o.receiver order by o.id)) o
+		where o.attempts = 0
+			and (o.only_fires and o.is_repeated or o.place > waiting_allowed));
+	-- What somebody takes just now he has locked for as long as he likes, and it is his
+	giving_way := array(
+		select n.id
+		from meshhook_metrics.alert_notifications n
+		where n.id = any (giving_way)
+			and n.attempts = 0
+		for update skip locked);
+	update meshhook_metrics.alert_notifications n
+	set
+		dead_at = now(),
+		last_error = 'gave way to a newer notification before it was taken'
+	where n.id = any (giving_way);
 	return written;
 end
 $$;
 
 comment on function meshhook_metrics.write_notifications(timestamptz, bigint[], uuid[]) is
-'Writes to the outbox what is to be told: of alerts that fire and were not told of, of those whose repeat_interval is over, and of these resolved events; none that is silenced, but for what was told of and is resolved. A notification for each receiver, rule and hundred alerts, with all that fires of the rule. One that nobody has taken yet gives way to the next of its rule and receiver if everything in both is firing, and where there are twenty newer ones. Of some tenants, or (null) of all. Returns how many it wrote. For evaluate_alerts().';
+'Writes to the outbox what is to be told: of alerts that fire and were not told of, of those whose repeat_interval is over, and of these resolved events; none that is silenced, but for what was told of and is resolved. A notification for each receiver, rule and hundred alerts, with all that fires of the rule. One that nobody has taken yet gives way to the next of its rule and receiver if everything in both is firing, and where there are twenty newer ones; one that is being taken does not. Of some tenants, or (null) of all; never of suspended ones. Returns how many it wrote. For evaluate_alerts().';
 
 create function meshhook_metrics.claim_notifications(n integer default 10, with_url boolean default false)
 returns table (
@@ -228,6 +245,13 @@ begin
 			using
 				errcode = case when n is null then 'null_value_not_allowed' else 'invalid_parameter_value' end,
 				hint = 'Take from 1 to 1000 notifications.';
+	end if;
+	-- Row level security would hide them all, and alerts would go nowhere in silence
+	if row_security_active('meshhook_metrics.alert_notifications') then
+		raise exception 'notifications are not shown to role "%"', current_user
+			using
+				errcode = 'insufficient_privilege',
+				hint = 'SET ROLE service_role, or another role that has BYPASSRLS of its own: members of it do not inherit that.';
 	end if;
 	-- Taken as often as finish_notification() allows, and never finished
 	update meshhook_metrics.alert_notifications w
@@ -301,7 +325,7 @@ $$;
 
 comment on function meshhook_metrics.claim_notifications(integer, boolean) is
 'Takes up to n notifications that are due, for delivery: the caller has a minute to call finish_notification(id) for each; after that they may be taken again. Callers at the same time get different ones. Of a rule and receiver the earliest that is not done, so that they arrive in order. url and headers: of the receiver, null and {} where it has none; with_url: only those that have one.
-Errors: 22004, 22023 an n that is not from 1 to 1000.';
+Errors: 22004, 22023 an n that is not from 1 to 1000, 42501 a role that row level security shows none.';
 
 create function meshhook_metrics.finish_notification(id bigint, error text default null)
 returns boolean
@@ -314,6 +338,13 @@ declare
 	attempts_allowed constant integer := 12;
 	finished boolean;
 begin
+	-- Row level security would hide them all, and alerts would go nowhere in silence
+	if row_security_active('meshhook_metrics.alert_notifications') then
+		raise exception 'notifications are not shown to role "%"', current_user
+			using
+				errcode = 'insufficient_privilege',
+				hint = 'SET ROLE service_role, or another role that has BYPASSRLS of its own: members of it do not inherit that.';
+	end if;
 	update meshhook_metrics.alert_notifications w
 	set
 		delivered_at = case when finish_notification.error is null then clock_timestamp() end,
@@ -331,7 +362,8 @@ end
 $$;
 
 comment on function meshhook_metrics.finish_notification(bigint, text) is
-'Says what became of a notification that was claimed: delivered (error is null), or failed, and why. What failed is due again after 10 seconds, 20, 40 and so on up to 10 minutes, a tenth more or less; after 12 attempts, about an hour, it is given up (dead_at). False where there was nothing to finish: another has, it was not claimed, or it is not there.';
+'Says what became of a notification that was claimed: delivered (error is null), or failed, and why. What failed is due again after 10 seconds, 20, 40 and so on up to 10 minutes, a tenth more or less; after 12 attempts, about an hour, it is given up (dead_at). False where there was nothing to finish: another has, it was not claimed, or it is not there.
+Errors: 42501 a role that row level security shows none.';
 
 create function meshhook_metrics.send_notifications(n integer default 100)
 returns bigint
@@ -386,7 +418,8 @@ begin
 		raise exception 'nothing is sent, since somebody has put a trigger on net.http_request_queue, or a function of his own in place of net.http_post'
 			using
 				errcode = 'insufficient_privilege',
-				hint = 'Find out who; drop it, and revoke all on the tables of schema net from public.';
+				hint = 'Find out who, and drop it. To keep others from it: REVOKE ALL ON ALL TABLES IN SCHEMA net FROM PUBLIC, '
+					'then GRANT SELECT, INSERT ON net.http_request_queue and SELECT ON net._http_response to the owner of the tables of meshhook_metrics.';
 	end if;
 
 	for answered in

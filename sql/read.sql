@@ -45,7 +45,7 @@ language c volatile parallel restricted;
 comment on function meshhook_metrics.status() is
 'How the extension itself is doing; works without preload, too.
 series_used and histograms_used: without overflow series, as their limits are meant. discarded: samples that did not reach the series they were meant for, by reason: series_limit, tenant_limit, histogram_limit and label_memory (they are in overflow series), metric_limit and overflow_limit (no room for those either), out_of_range (a sum beyond 1.7e305, or an infinite gauge), invalid (a mistake while meshhook_metrics.on_error = warning).
-worker_pid is null while the flush worker is not running, last_flush_at and last_flush_ms (of the last flush, milliseconds) until it has flushed since the server started, tick (of what is stored) until anything has been stored. flush_errors: attempts that failed since the server started. last_error: what keeps metrics from being kept, or null.';
+worker_pid is null while the flush worker is not running, last_flush_at and last_flush_ms (of the last flush, milliseconds) until it has flushed since the server started, tick (of what is stored) until anything has been stored. flush_errors: attempts of the worker that failed since the server started, be it to flush, to evaluate or send alerts, or to keep the tables. last_error: what is wrong now, or null.';
 
 create function meshhook_metrics.prometheus(tenant uuid default null)
 returns text

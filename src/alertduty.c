@@ -53,6 +53,8 @@ static instr_time last_evaluation;	/* when it began */
 /* Tenants that are still to be evaluated apart: the last ones of these */
 static pg_uuid_t *tenants = NULL;
 static int	tenants_left = 0;
+static TimestampTz tenants_listed_at;
+static double tenants_took_ms;
 static char tenant_error[MHM_ERROR_LENGTH];
 
 void
@@ -83,7 +85,6 @@ evaluate_all(void)
 	bool		evaluated = false;
 
 	INSTR_TIME_SET_CURRENT(began);
-	last_evaluation = began;
 	if (mhm_store_enter())
 	{
 		evaluated = mhm_store_has_alerts();
@@ -96,10 +97,12 @@ evaluate_all(void)
 		note_evaluation(now, mhm_milliseconds_since(began));
 }
 
+/* Which there are; each adds to what is left out */
 static void
 list_tenants(void)
 {
 	static const char query[] =
+		"with begun as (update meshhook_metrics.alert_state set alerts_left_out = 0) "
 		"select r.tenant_id::uuid from meshhook_metrics.alert_rules r where r.tenant_id is not null "
 		"union "
 		"select a.tenant_id::uuid from meshhook_metrics.alerts a where a.tenant_id is not null";
@@ -108,9 +111,10 @@ list_tenants(void)
 	{
 		if (mhm_store_has_alerts())
 		{
-			mhm_store_check(SPI_execute(query, true, 0), query);
+			mhm_store_check(SPI_execute(query, false, 0), query);
 			if (tenants != NULL)
 				pfree(tenants);
+			tenants = NULL;
 			tenants = MemoryContextAllocHuge(TopMemoryContext, (SPI_processed + 1) * sizeof(pg_uuid_t));
 			for (uint64 i = 0; i < SPI_processed; i++)
 			{
@@ -120,6 +124,8 @@ list_tenants(void)
 				tenants[i] = *DatumGetUUIDP(tenant);
 			}
 			tenants_left = (int) SPI_processed;
+			tenants_listed_at = GetCurrentTimestamp();
+			tenants_took_ms = 0;
 		}
 		mhm_store_leave();
 	}
@@ -199,9 +205,10 @@ static void
 evaluate_apart(void)
 {
 	instr_time	began;
+	bool		goes_on = true;
 
 	INSTR_TIME_SET_CURRENT(began);
-	while (tenants_left > 0 && !ShutdownRequestPending && mhm_milliseconds_since(began) < mhm_flush_interval)
+	while (goes_on && tenants_left > 0 && !ShutdownRequestPending && mhm_milliseconds_since(began) < mhm_flush_interval)
 	{
 		tenants_left--;
 		tenant_error[0] = '\0';
@@ -209,9 +216,16 @@ evaluate_apart(void)
 			continue;
 		strlcpy(tenant_error, tenant_duty.error, MHM_ERROR_LENGTH);
 		/* What is not the tenant's fault will befall the others, too */
-		if (!may_be_a_tenants(tenant_duty.sqlerrcode) || !mhm_duty_attempt(&suspend_duty))
-			tenants_left = 0;
+		goes_on = may_be_a_tenants(tenant_duty.sqlerrcode) && mhm_duty_attempt(&suspend_duty);
+		/* From now on it is in the tenant's rules */
+		if (goes_on)
+			mhm_duty_forget(&tenant_duty);
 	}
+	tenants_took_ms += mhm_milliseconds_since(began);
+	if (!goes_on)
+		tenants_left = 0;
+	else if (tenants_left == 0 && !ShutdownRequestPending)
+		note_evaluation(tenants_listed_at, tenants_took_ms);
 	send_if_possible();
 }
 
@@ -219,11 +233,29 @@ evaluate_apart(void)
 static bool
 evaluation_is_due(void)
 {
+	return INSTR_TIME_IS_ZERO(last_evaluation) ||
+		mhm_milliseconds_since(last_evaluation) >= mhm_alert_interval - mhm_flush_interval / 2.0;
+}
+
+/* All tenants together; false where they may fare better apart, for once or until that is tried again */
+static bool
+evaluate_together(void)
+{
 	double		waiting_ms;
 
-	return (INSTR_TIME_IS_ZERO(last_evaluation) ||
-			mhm_milliseconds_since(last_evaluation) >= mhm_alert_interval - mhm_flush_interval / 2.0) &&
-		!mhm_duty_backs_off(&evaluate_duty, &waiting_ms);
+	if (!mhm_duty_backs_off(&evaluate_duty, &waiting_ms))
+	{
+		INSTR_TIME_SET_CURRENT(last_evaluation);
+		if (mhm_duty_attempt(&evaluate_duty))
+		{
+			mhm_duty_forget(&list_duty);
+			mhm_duty_forget(&tenant_duty);
+			mhm_duty_forget(&suspend_duty);
+			send_if_possible();
+			return true;
+		}
+	}
+	return ShutdownRequestPending || !may_be_a_tenants(evaluate_duty.sqlerrcode);
 }
 
 void
@@ -231,12 +263,10 @@ mhm_alerts_after_flush(void)
 {
 	if (tenants_left > 0)
 		evaluate_apart();
-	else if (evaluation_is_due())
+	else if (evaluation_is_due() && !evaluate_together())
 	{
-		if (mhm_duty_attempt(&evaluate_duty))
-			send_if_possible();
-		else if (!ShutdownRequestPending && may_be_a_tenants(evaluate_duty.sqlerrcode) &&
-				 mhm_duty_attempt(&list_duty))
+		INSTR_TIME_SET_CURRENT(last_evaluation);
+		if (mhm_duty_attempt(&list_duty))
 			evaluate_apart();
 	}
 }

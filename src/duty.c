@@ -144,6 +144,17 @@ note_success(Duty *duty)
 	publish_errors(false);
 }
 
+/* It has failed, and need not be done any more: nothing is wrong with that now */
+void
+mhm_duty_forget(Duty *duty)
+{
+	if (duty->failures == 0)
+		return;
+	/* The error stays, so that the same again is not logged as a new one */
+	duty->failures = 0;
+	publish_errors(false);
+}
+
 /* Is it too early to try again what has failed? */
 bool
 mhm_duty_backs_off(const Duty *duty, double *remaining_ms)

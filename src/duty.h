@@ -31,6 +31,7 @@ extern volatile sig_atomic_t mhm_duty_cancellable;
 
 extern void mhm_duty_add(Duty *duty);
 extern bool mhm_duty_attempt(Duty *duty);
+extern void mhm_duty_forget(Duty *duty);
 extern bool mhm_duty_backs_off(const Duty *duty, double *remaining_ms);
 extern double mhm_milliseconds_since(instr_time then);
 

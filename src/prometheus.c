@@ -332,7 +332,7 @@ append_worker(StringInfo out)
 	append_health_counter(out, "meshhook_metrics_flushes_total",
 						  "Flushes that were stored.", worker.tick);
 	append_health_counter(out, "meshhook_metrics_flush_errors_total",
-						  "Attempts to store something that failed, since the server started.",
+						  "Attempts of the worker that failed, since the server started.",
 						  worker.errors);
 	append_health_value(out, "meshhook_metrics_flush_worker_up",
 						"Whether the flush worker is running.", worker.pid != 0);

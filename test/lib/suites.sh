@@ -325,7 +325,7 @@ perl_tests()
 suite_tap()
 {
 	# The longest, first, so that at the end none goes on alone
-	local -a files=(test/t/{worker_has_no_superuser_rights,scheduled_by_pg_cron,distrusts_damage}.pl)
+	local -a files=(test/t/{worker_has_no_superuser_rights,alerts_of_failing_tenants,scheduled_by_pg_cron,distrusts_damage}.pl)
 	local file
 
 	nothing_in test/t '*.pl' && return

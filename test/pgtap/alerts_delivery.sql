@@ -1,6 +1,7 @@
 -- How notifications leave the outbox: taken and finished, or handed to pg_net
 begin;
 set local client_min_messages = warning;
+\ir ../sql/include/api_roles.sql
 \ir ../sql/include/migrations.sql
 \ir ../sql/include/alerts.sql
 select no_plan();
@@ -171,8 +172,8 @@ select ok(bool_and(attempts <= 2), 'or taken') from waiting;
 insert into pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
 select max(oid::bigint)::oid::int + 1, 'pg_net', 10, 'pg_catalog'::regnamespace, false, '0.14.0' from pg_extension;
 create schema net;
-create table net.requests (id bigint generated always as identity, url text, body jsonb, params jsonb, headers jsonb, timeout_milliseconds int);
-create table net.http_request_queue (id bigint);
+create table net.requests (id bigint, url text, body jsonb, params jsonb, headers jsonb, timeout_milliseconds int);
+create table net.http_request_queue (id bigserial);
 create table net._http_response (id bigint, status_code int, content_type text, headers jsonb, content text, timed_out bool, error_msg text, created timestamptz default now());
 create function net.http_post(url text, body jsonb default '{}', params jsonb default '{}', headers jsonb default '{"Content-Type": "application/json"}', timeout_milliseconds int default 5000)
 returns bigint
@@ -186,10 +187,14 @@ begin
 	elsif http_post.url like '%broken%' then
 		raise exception 'no such host';
 	end if;
-	insert into net.requests (url, body, params, headers, timeout_milliseconds) values (url, body, params, headers, timeout_milliseconds) returning id into request;
+	insert into net.http_request_queue default values returning id into request;
+	insert into net.requests (id, url, body, params, headers, timeout_milliseconds) values (request, url, body, params, headers, timeout_milliseconds);
 	return request;
 end
 $$;
+grant usage on schema net to public;
+grant all on all sequences in schema net to public;
+grant all on all tables in schema net to public;
 
 -- A function of that name that somebody else has made would be called with our rights
 create function pg_temp.belongs_to_pg_net(function oid) returns void language sql as $$
@@ -268,5 +273,40 @@ select results_eq('select attempts, last_error, is_delivered from waiting', 'val
 insert into net._http_response (id, status_code, timed_out) select max(id), 200, false from net.requests where body ->> 'named' = 'lost';
 select meshhook_metrics.send_notifications();
 select results_eq('select attempts, is_delivered from waiting', 'values (2, true)', 'which delivers it');
+
+-- Who sends without being a superuser, as the owner of the tables does, with what
+-- docs/alerts.md leaves him of pg_net's tables
+create role owning bypassrls;
+grant usage on schema meshhook_metrics to owning;
+grant execute on all functions in schema meshhook_metrics to owning;
+grant select, update on meshhook_metrics.alert_notifications to owning;
+grant select on meshhook_metrics.alert_receivers to owning;
+delete from meshhook_metrics.alert_notifications;
+select pg_temp.write('sent', 1, 'hook');
+revoke all on all tables in schema net from public;
+grant insert on net.requests to owning;
+set local role owning;
+select throws_ok('select meshhook_metrics.send_notifications()', '42501', 'permission denied for table http_request_queue', 'of pg_net''s tables that are closed to all');
+reset role;
+grant select, insert on net.http_request_queue to owning;
+grant select on net._http_response to owning;
+set local role owning;
+select is(meshhook_metrics.send_notifications(), 1::bigint, 'the owner needs this');
+reset role;
+insert into net._http_response (id, status_code, timed_out) select max(id), 200, false from net.requests;
+set local role owning;
+select is(meshhook_metrics.send_notifications(), 0::bigint, 'and for the answers');
+reset role;
+select results_eq('select attempts, is_delivered from waiting', 'values (1, true)', 'that, no more');
+
+-- Who inherits the right to call, and not to see
+create role worker in role service_role;
+select pg_temp.write('unseen', 1, 'hook');
+set local role worker;
+select throws_ok('select meshhook_metrics.claim_notifications()', '42501', 'notifications are not shown to role "worker"', 'a member of service_role is told that it sees no notifications');
+select throws_ok('select meshhook_metrics.finish_notification(1)', '42501', 'notifications are not shown to role "worker"', 'also when it finishes one');
+set local role service_role;
+select is((select count(*) from meshhook_metrics.claim_notifications()), 1::bigint, 'and sees them as service_role');
+reset role;
 select * from finish();
 rollback;

@@ -97,7 +97,8 @@ select pg_temp.each('time_window', '0', '-5 minutes', '9 seconds', '9.999999 sec
 	'10 seconds', '5 minutes', '1 day', '31 days', '744 hours', '30 days 24 hours');
 select pg_temp.each('for_duration', '-1 second', '1 month', '32 days', '0', '0.5 seconds', '31 days');
 select pg_temp.each('keep_firing_for', '-1 second', '1 month', '32 days', '0', '0.5 seconds', '31 days');
-select pg_temp.each('no_data_for', '-1 second', '1 month', '32 days', '0', '0.5 seconds', '31 days');
+select pg_temp.each('no_data_for', '-1 second', '1 month', '32 days', '0', '31 days');
+select no_data_for || ': ' || pg_temp.rule(jsonb_build_object('no_data', 'ok', 'no_data_for', no_data_for)) from unnest(array['0', '0.5 seconds', '31 days']) no_data_for;
 select pg_temp.each('repeat_interval', '0', '-1 hour', '59.999 seconds', '1 month', '32 days', null, '1 minute', '31 days');
 
 -- Annotations
@@ -124,6 +125,7 @@ select pg_temp.mistake('update meshhook_metrics.alert_rules set tenant_id = ''22
 select pg_temp.mistake('update meshhook_metrics.alert_rules set id = gen_random_uuid()');
 select pg_temp.mistake('update meshhook_metrics.alert_rules set aggregate = ''sum''');
 select pg_temp.mistake('update meshhook_metrics.alert_rules set group_by = ''{queue,queue}''');
+select pg_temp.mistake('update meshhook_metrics.alert_rules set no_data_for = ''1 minute''');
 select pg_temp.mistake('update meshhook_metrics.alert_rules set recovery_threshold = 11');
 select pg_temp.mistake('update meshhook_metrics.alert_rules set recovery_threshold = 9, threshold = 8');
 select pg_temp.mistake('update meshhook_metrics.alert_rules set id = id, tenant_id = tenant_id, labels = ''{"code": 404}'', silenced_until = ''infinity''');

@@ -84,16 +84,27 @@ for my $lock (
 }
 is(events_of($node, 'level'), 'firing resolved firing', 'after locks: what has changed meanwhile is seen, once');
 
-# Who delivers, and takes long for it, holds up nobody
+# Who delivers, and takes long for it, holds up nobody: what he has taken neither gives way to
+# the next that fires, nor does the next wait for it
+add_rule($node, name => 'grouped', metric => 'grouped', aggregate => 'last', threshold => 10, time_window => '1 hour', group_by => '{queue}');
+$node->safe_psql('postgres', q{select meshhook_metrics.gauge_set('grouped', 50, '{"queue": "a"}')});
+await_alerts($node, 'grouped {"queue": "a"} firing, level firing');
 my $deliverer = session($node);
 my $mark = log_mark($node);
-is($deliverer->query_safe('begin; select count(*) > 0 from meshhook_metrics.claim_notifications(100)'), 't', 'somebody takes notifications');
+is($deliverer->query_safe('begin; select count(*) > 1 from meshhook_metrics.claim_notifications(100)'), 't', 'somebody takes notifications');
+$node->safe_psql('postgres', q{select meshhook_metrics.gauge_set('grouped', 50, '{"queue": "b"}')});
 record(1);
-await_alerts($node, '');
+await_alerts($node, 'grouped {"queue": "a"} firing, grouped {"queue": "b"} firing');
 is(events_of($node, 'level'), 'firing resolved firing resolved', 'a deliverer that takes long: the rules are evaluated');
 is($node->safe_psql('postgres', 'select last_error from meshhook_metrics.status()'), '', 'and nobody complains');
+is(errors_since($node, $mark), '', 'nor has anybody');
+my $grouped = q{from meshhook_metrics.alert_notifications n join meshhook_metrics.alert_rules r on r.id = n.rule_id and r.name = 'grouped'};
+is($node->safe_psql('postgres', "select count(*), count(n.dead_at) $grouped"), '2|0', 'what is being delivered does not give way');
 $deliverer->query_safe('rollback');
 $deliverer->quit;
+$node->safe_psql('postgres', q{select meshhook_metrics.gauge_set('grouped', 50, '{"queue": "c"}')});
+await_alerts($node, join ', ', map { qq(grouped {"queue": "$_"} firing) } qw(a b c));
+is($node->safe_psql('postgres', "select count(*), count(n.dead_at) $grouped"), '3|2', 'and does when it is not any more');
 transitions_ok($node, 'all of this');
 
 $node->stop;
