@@ -355,7 +355,7 @@ begin
 		raise exception 'no_data_for is for rules whose no_data is ok or firing'
 			using
 				errcode = 'invalid_parameter_value',
-				hint = 'With keep_last nothing changes, however long there are no data; leave no_data_for out, or set no_data.';
+				hint = 'With keep_last nothing changes, however long there are no data; leave no_data_for 0, or set no_data.';
 	end if;
 
 	perform meshhook_metrics.check_alert_annotations(new.annotations);

@@ -275,7 +275,8 @@ begin
 				from values_found v
 				where v.labels is not null
 					and v.rule_id in (select e.rule_id from evaluated e)
-					-- The id was another tenant's, whose alerts end first, and without these values
+					-- The id was another tenant's, whose alerts end first, and without these values,
+					-- also if that tenant is suspended until then
 					and v.rule_id not in (
 						select o.rule_id
 						from meshhook_metrics.alerts o

@@ -246,9 +246,9 @@ begin
 				errcode = case when n is null then 'null_value_not_allowed' else 'invalid_parameter_value' end,
 				hint = 'Take from 1 to 1000 notifications.';
 	end if;
-	-- Row level security would hide them all, and alerts would go nowhere in silence
+	-- Row level security would hide them, and alerts would go nowhere in silence
 	if row_security_active('meshhook_metrics.alert_notifications') then
-		raise exception 'notifications are not shown to role "%"', current_user
+		raise exception 'role "%" does not see all notifications', current_user
 			using
 				errcode = 'insufficient_privilege',
 				hint = 'SET ROLE service_role, or another role that has BYPASSRLS of its own: members of it do not inherit that.';
@@ -258,10 +258,15 @@ begin
 	set
 		dead_at = clock_timestamp(),
 		last_error = coalesce(w.last_error, format('it was taken %s times, and never finished', w.attempts))
-	where w.delivered_at is null
-		and w.dead_at is null
-		and w.attempts >= 12
-		and w.next_attempt_at <= clock_timestamp();
+	from (
+		select l.id
+		from meshhook_metrics.alert_notifications l
+		where l.delivered_at is null
+			and l.dead_at is null
+			and l.attempts >= 12
+			and l.next_attempt_at <= clock_timestamp()
+		for update skip locked) l
+	where w.id = l.id;
 
 	-- Tenants by turns, so that one with many does not keep the others waiting
 	return query
@@ -325,7 +330,7 @@ $$;
 
 comment on function meshhook_metrics.claim_notifications(integer, boolean) is
 'Takes up to n notifications that are due, for delivery: the caller has a minute to call finish_notification(id) for each; after that they may be taken again. Callers at the same time get different ones. Of a rule and receiver the earliest that is not done, so that they arrive in order. url and headers: of the receiver, null and {} where it has none; with_url: only those that have one.
-Errors: 22004, 22023 an n that is not from 1 to 1000, 42501 a role that row level security shows none.';
+Errors: 22004, 22023 an n that is not from 1 to 1000, 42501 a role to which row level security applies.';
 
 create function meshhook_metrics.finish_notification(id bigint, error text default null)
 returns boolean
@@ -338,9 +343,9 @@ declare
 	attempts_allowed constant integer := 12;
 	finished boolean;
 begin
-	-- Row level security would hide them all, and alerts would go nowhere in silence
+	-- Row level security would hide them, and alerts would go nowhere in silence
 	if row_security_active('meshhook_metrics.alert_notifications') then
-		raise exception 'notifications are not shown to role "%"', current_user
+		raise exception 'role "%" does not see all notifications', current_user
 			using
 				errcode = 'insufficient_privilege',
 				hint = 'SET ROLE service_role, or another role that has BYPASSRLS of its own: members of it do not inherit that.';
@@ -363,7 +368,7 @@ $$;
 
 comment on function meshhook_metrics.finish_notification(bigint, text) is
 'Says what became of a notification that was claimed: delivered (error is null), or failed, and why. What failed is due again after 10 seconds, 20, 40 and so on up to 10 minutes, a tenth more or less; after 12 attempts, about an hour, it is given up (dead_at). False where there was nothing to finish: another has, it was not claimed, or it is not there.
-Errors: 42501 a role that row level security shows none.';
+Errors: 42501 a role to which row level security applies.';
 
 create function meshhook_metrics.send_notifications(n integer default 100)
 returns bigint

@@ -28,13 +28,22 @@
 #include "postmaster/interrupt.h"
 #include "settings.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
 #define EVALUATE_TIMEOUT_MS		(10 * 1000)
-#define TENANT_TIMEOUT_MS		(2 * 1000)
 #define SEND_TIMEOUT_MS			(30 * 1000)
+
+/*
+ * What a tenant may take of its own.  Waiting for others is not counted, and ends by
+ * lock_timeout before anything else does: a tenant is not suspended for it.
+ */
+#define TENANT_TIMEOUT_MS		(2 * 1000)
+#define TENANT_LOCK_TIMEOUT		"1s"
+#define WAITING_TIMEOUT_MS		(5 * 1000)
 
 static void evaluate_all(void);
 static void list_tenants(void);
@@ -43,17 +52,21 @@ static void suspend_tenant(void);
 static void send_notifications(void);
 
 static Duty evaluate_duty = {.what = "evaluate alert rules", .timeout_ms = EVALUATE_TIMEOUT_MS, .perform = evaluate_all};
-static Duty list_duty = {.what = "list tenants with alert rules", .timeout_ms = TENANT_TIMEOUT_MS, .perform = list_tenants};
-static Duty tenant_duty = {.what = "evaluate a tenant's alert rules", .timeout_ms = TENANT_TIMEOUT_MS, .perform = evaluate_tenant};
-static Duty suspend_duty = {.what = "suspend a tenant's alert rules", .timeout_ms = TENANT_TIMEOUT_MS, .perform = suspend_tenant};
+static Duty list_duty = {.what = "list tenants with alert rules", .timeout_ms = WAITING_TIMEOUT_MS, .perform = list_tenants};
+static Duty tenant_duty = {.what = "evaluate a tenant's alert rules", .timeout_ms = WAITING_TIMEOUT_MS, .perform = evaluate_tenant};
+static Duty suspend_duty = {.what = "suspend a tenant's alert rules", .timeout_ms = WAITING_TIMEOUT_MS, .perform = suspend_tenant};
 static Duty send_duty = {.what = "send notifications", .timeout_ms = SEND_TIMEOUT_MS, .perform = send_notifications};
 
 static instr_time last_evaluation;	/* when it began */
+
+/* All together failed by what tenants have written, or by the time, and has not succeeded since */
+static bool fares_apart = false;
 
 /* Tenants that are still to be evaluated apart: the last ones of these */
 static pg_uuid_t *tenants = NULL;
 static int	tenants_left = 0;
 static TimestampTz tenants_listed_at;
+static bool tenants_have_tables;
 static double tenants_took_ms;
 static char tenant_error[MHM_ERROR_LENGTH];
 
@@ -101,12 +114,15 @@ evaluate_all(void)
 static void
 list_tenants(void)
 {
+	int			listed = 0;
+
 	static const char query[] =
 		"with begun as (update meshhook_metrics.alert_state set alerts_left_out = 0) "
 		"select r.tenant_id::uuid from meshhook_metrics.alert_rules r where r.tenant_id is not null "
 		"union "
 		"select a.tenant_id::uuid from meshhook_metrics.alerts a where a.tenant_id is not null";
 
+	tenants_have_tables = false;
 	if (mhm_store_enter())
 	{
 		if (mhm_store_has_alerts())
@@ -123,13 +139,27 @@ list_tenants(void)
 
 				tenants[i] = *DatumGetUUIDP(tenant);
 			}
-			tenants_left = (int) SPI_processed;
-			tenants_listed_at = GetCurrentTimestamp();
-			tenants_took_ms = 0;
+			listed = (int) SPI_processed;
+			tenants_have_tables = true;
 		}
 		mhm_store_leave();
 	}
 	CommitTransactionCommand();
+	tenants_left = listed;
+	tenants_listed_at = GetCurrentTimestamp();
+	tenants_took_ms = 0;
+}
+
+/* Be the one who evaluates, from when on the tenant's time counts */
+static void
+begin_tenant(void)
+{
+	static const char query[] = "select from meshhook_metrics.alert_state for update";
+
+	(void) set_config_option("lock_timeout", TENANT_LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	mhm_store_check(SPI_execute(query, false, 0), query);
+	enable_timeout_after(STATEMENT_TIMEOUT, TENANT_TIMEOUT_MS);
 }
 
 /* Call something with the time, the tenant and the last error of it */
@@ -141,11 +171,15 @@ call_for_tenant(const char *query)
 
 	if (mhm_store_enter())
 	{
-		values[0] = TimestampTzGetDatum(GetCurrentTimestamp());
-		values[1] = UUIDPGetDatum(&tenants[tenants_left]);
-		values[2] = CStringGetTextDatum(tenant_error);
-		if (mhm_store_has_alerts())
+		tenants_have_tables = mhm_store_has_alerts();
+		if (tenants_have_tables)
+		{
+			begin_tenant();
+			values[0] = TimestampTzGetDatum(GetCurrentTimestamp());
+			values[1] = UUIDPGetDatum(&tenants[tenants_left]);
+			values[2] = CStringGetTextDatum(tenant_error);
 			mhm_store_check(SPI_execute_with_args(query, lengthof(types), types, values, NULL, false, 0), query);
+		}
 		mhm_store_leave();
 	}
 	CommitTransactionCommand();
@@ -224,7 +258,7 @@ evaluate_apart(void)
 	tenants_took_ms += mhm_milliseconds_since(began);
 	if (!goes_on)
 		tenants_left = 0;
-	else if (tenants_left == 0 && !ShutdownRequestPending)
+	else if (tenants_left == 0 && tenants_have_tables && !ShutdownRequestPending)
 		note_evaluation(tenants_listed_at, tenants_took_ms);
 	send_if_possible();
 }
@@ -237,7 +271,7 @@ evaluation_is_due(void)
 		mhm_milliseconds_since(last_evaluation) >= mhm_alert_interval - mhm_flush_interval / 2.0;
 }
 
-/* All tenants together; false where they may fare better apart, for once or until that is tried again */
+/* All tenants together; false where they are to be evaluated apart, now or until that is tried again */
 static bool
 evaluate_together(void)
 {
@@ -248,14 +282,19 @@ evaluate_together(void)
 		INSTR_TIME_SET_CURRENT(last_evaluation);
 		if (mhm_duty_attempt(&evaluate_duty))
 		{
+			fares_apart = false;
 			mhm_duty_forget(&list_duty);
 			mhm_duty_forget(&tenant_duty);
 			mhm_duty_forget(&suspend_duty);
 			send_if_possible();
 			return true;
 		}
+		/* What is not a tenant's fault would befall each one apart as well, this time */
+		if (ShutdownRequestPending || !may_be_a_tenants(evaluate_duty.sqlerrcode))
+			return true;
+		fares_apart = true;
 	}
-	return ShutdownRequestPending || !may_be_a_tenants(evaluate_duty.sqlerrcode);
+	return !fares_apart;
 }
 
 void

@@ -303,8 +303,8 @@ select results_eq('select attempts, is_delivered from waiting', 'values (1, true
 create role worker in role service_role;
 select pg_temp.write('unseen', 1, 'hook');
 set local role worker;
-select throws_ok('select meshhook_metrics.claim_notifications()', '42501', 'notifications are not shown to role "worker"', 'a member of service_role is told that it sees no notifications');
-select throws_ok('select meshhook_metrics.finish_notification(1)', '42501', 'notifications are not shown to role "worker"', 'also when it finishes one');
+select throws_ok('select meshhook_metrics.claim_notifications()', '42501', 'role "worker" does not see all notifications', 'a member of service_role is told that it sees no notifications');
+select throws_ok('select meshhook_metrics.finish_notification(1)', '42501', 'role "worker" does not see all notifications', 'also when it finishes one');
 set local role service_role;
 select is((select count(*) from meshhook_metrics.claim_notifications()), 1::bigint, 'and sees them as service_role');
 reset role;

@@ -89,6 +89,10 @@ is(events_of($node, 'level'), 'firing resolved firing', 'after locks: what has c
 add_rule($node, name => 'grouped', metric => 'grouped', aggregate => 'last', threshold => 10, time_window => '1 hour', group_by => '{queue}');
 $node->safe_psql('postgres', q{select meshhook_metrics.gauge_set('grouped', 50, '{"queue": "a"}')});
 await_alerts($node, 'grouped {"queue": "a"} firing, level firing');
+keep($node, <<'SQL');
+insert into meshhook_metrics.alert_notifications (tenant_id, rule_id, receiver, payload, attempts)
+values ('00000000-0000-0000-0000-000000000000', gen_random_uuid(), 'default', '{}', 12)
+SQL
 my $deliverer = session($node);
 my $mark = log_mark($node);
 is($deliverer->query_safe('begin; select count(*) > 1 from meshhook_metrics.claim_notifications(100)'), 't', 'somebody takes notifications');
@@ -100,6 +104,7 @@ is($node->safe_psql('postgres', 'select last_error from meshhook_metrics.status(
 is(errors_since($node, $mark), '', 'nor has anybody');
 my $grouped = q{from meshhook_metrics.alert_notifications n join meshhook_metrics.alert_rules r on r.id = n.rule_id and r.name = 'grouped'};
 is($node->safe_psql('postgres', "select count(*), count(n.dead_at) $grouped"), '2|0', 'what is being delivered does not give way');
+is(keep($node, q{set lock_timeout = '10s'; select count(*) from meshhook_metrics.claim_notifications(100) where payload = '{}'}), 0, 'nor does another deliverer wait');
 $deliverer->query_safe('rollback');
 $deliverer->quit;
 $node->safe_psql('postgres', q{select meshhook_metrics.gauge_set('grouped', 50, '{"queue": "c"}')});

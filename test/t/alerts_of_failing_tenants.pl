@@ -126,10 +126,9 @@ is($node->safe_psql('postgres', "select string_agg(state || ' ' || reason, ', ' 
 	'firing threshold, resolved deleted', 'until it can, once');
 
 # Longer than all together may take, and than one may take apart
-level_rule($node, 'level', tenant_id => $bad);
-keep($node, "insert into public.trouble values ('$bad', 'firing', 60)");
 $seen = evaluations($node);
-flush($node);
+keep($node, "insert into public.trouble values ('$bad', 'firing', 60)");
+level_rule($node, 'level', tenant_id => $bad);
 await_suspension('canceling statement due to statement timeout');
 await(sub { evaluations($node) > $seen }, 'an evaluation to be counted');
 await_status($node, 'last_error is null');
@@ -138,18 +137,16 @@ end_suspension();
 $node->poll_query_until('postgres', "select count(*) = 1 from meshhook_metrics.alerts where tenant_id = '$bad'") or die 'it is not tried again';
 
 # All together take too long, each apart does not
-keep($node, "insert into public.trouble values ('$good', 'firing', 1.2), ('$good', 'resolved', 1.2)");
-keep($node, "insert into meshhook_metrics.alert_rules (tenant_id, name, metric, aggregate, threshold, time_window, repeat_interval)
-select ('00000000-0000-0000-0000-0000000001' || lpad(n::text, 2, '0'))::uuid, 'level', 'level', 'last', 10, '1 hour', null
-from generate_series(1, 12) n;
+keep($node, <<'SQL');
 insert into public.trouble
-select r.tenant_id, 'firing', 1.2
-from meshhook_metrics.alert_rules r
-where r.tenant_id::text like '%01__'");
-$node->safe_psql('postgres',
-	"select meshhook_metrics.gauge_set('level', 50, '{}', ('00000000-0000-0000-0000-0000000001' || lpad(n::text, 2, '0'))::uuid) from generate_series(1, 12) n");
-flush($node);
-$node->poll_query_until('postgres', q{select count(*) = 12 from meshhook_metrics.alerts where tenant_id::text like '%01__'}) or die 'they are not evaluated';
+select ('00000000-0000-0000-0000-0000000001' || lpad(n::text, 2, '0'))::uuid, 'firing', 0.9
+from generate_series(1, 14) n;
+insert into meshhook_metrics.alert_rules (tenant_id, name, metric, aggregate, threshold, time_window, repeat_interval)
+select t.tenant_id, 'level', 'level', 'last', 10, '1 hour', null
+from public.trouble t
+SQL
+$node->safe_psql('postgres', q{select meshhook_metrics.gauge_set('level', 50, '{}', t.tenant_id) from public.trouble t});
+$node->poll_query_until('postgres', q{select count(*) = 14 from meshhook_metrics.alerts where tenant_id::text like '%01__'}) or die 'they are not evaluated';
 is(suspension(), '', 'where all together take too long, and each one does not, none is left alone');
 await_status($node, 'last_error is null');
 await_evaluation($node);
