@@ -28,9 +28,7 @@
 #include "postmaster/interrupt.h"
 #include "settings.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/timeout.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
@@ -38,12 +36,11 @@
 #define SEND_TIMEOUT_MS			(30 * 1000)
 
 /*
- * What a tenant may take of its own.  Waiting for others is not counted, and ends by
- * lock_timeout before anything else does: a tenant is not suspended for it.
+ * What a tenant may take of its own, and all of it with what it waits for others, which
+ * ends by lock_timeout; for that no tenant is suspended.
  */
-#define TENANT_TIMEOUT_MS		(2 * 1000)
-#define TENANT_LOCK_TIMEOUT		"1s"
-#define WAITING_TIMEOUT_MS		(5 * 1000)
+#define TENANT_MS				(2 * 1000)
+#define TENANT_TIMEOUT_MS		(10 * 1000)
 
 static void evaluate_all(void);
 static void list_tenants(void);
@@ -52,9 +49,10 @@ static void suspend_tenant(void);
 static void send_notifications(void);
 
 static Duty evaluate_duty = {.what = "evaluate alert rules", .timeout_ms = EVALUATE_TIMEOUT_MS, .perform = evaluate_all};
-static Duty list_duty = {.what = "list tenants with alert rules", .timeout_ms = WAITING_TIMEOUT_MS, .perform = list_tenants};
-static Duty tenant_duty = {.what = "evaluate a tenant's alert rules", .timeout_ms = WAITING_TIMEOUT_MS, .perform = evaluate_tenant};
-static Duty suspend_duty = {.what = "suspend a tenant's alert rules", .timeout_ms = WAITING_TIMEOUT_MS, .perform = suspend_tenant};
+static Duty list_duty = {.what = "list tenants with alert rules", .timeout_ms = TENANT_TIMEOUT_MS, .perform = list_tenants};
+static Duty tenant_duty = {.what = "evaluate a tenant's alert rules", .timeout_ms = TENANT_TIMEOUT_MS, .own_ms = TENANT_MS,
+	.perform = evaluate_tenant};
+static Duty suspend_duty = {.what = "suspend a tenant's alert rules", .timeout_ms = TENANT_TIMEOUT_MS, .perform = suspend_tenant};
 static Duty send_duty = {.what = "send notifications", .timeout_ms = SEND_TIMEOUT_MS, .perform = send_notifications};
 
 static instr_time last_evaluation;	/* when it began */
@@ -66,9 +64,9 @@ static bool fares_apart = false;
 static pg_uuid_t *tenants = NULL;
 static int	tenants_left = 0;
 static TimestampTz tenants_listed_at;
-static bool tenants_have_tables;
+static bool all_evaluated;		/* of those that have been tried */
+static bool tenant_began;
 static double tenants_took_ms;
-static char tenant_error[MHM_ERROR_LENGTH];
 
 void
 mhm_alerts_add_duties(void)
@@ -115,14 +113,13 @@ static void
 list_tenants(void)
 {
 	int			listed = 0;
-
 	static const char query[] =
 		"with begun as (update meshhook_metrics.alert_state set alerts_left_out = 0) "
 		"select r.tenant_id::uuid from meshhook_metrics.alert_rules r where r.tenant_id is not null "
 		"union "
 		"select a.tenant_id::uuid from meshhook_metrics.alerts a where a.tenant_id is not null";
 
-	tenants_have_tables = false;
+	all_evaluated = false;
 	if (mhm_store_enter())
 	{
 		if (mhm_store_has_alerts())
@@ -140,7 +137,7 @@ list_tenants(void)
 				tenants[i] = *DatumGetUUIDP(tenant);
 			}
 			listed = (int) SPI_processed;
-			tenants_have_tables = true;
+			all_evaluated = true;
 		}
 		mhm_store_leave();
 	}
@@ -156,45 +153,56 @@ begin_tenant(void)
 {
 	static const char query[] = "select from meshhook_metrics.alert_state for update";
 
-	(void) set_config_option("lock_timeout", TENANT_LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
 	mhm_store_check(SPI_execute(query, false, 0), query);
-	enable_timeout_after(STATEMENT_TIMEOUT, TENANT_TIMEOUT_MS);
-}
-
-/* Call something with the time, the tenant and the last error of it */
-static void
-call_for_tenant(const char *query)
-{
-	Oid			types[] = {TIMESTAMPTZOID, UUIDOID, TEXTOID};
-	Datum		values[3];
-
-	if (mhm_store_enter())
-	{
-		tenants_have_tables = mhm_store_has_alerts();
-		if (tenants_have_tables)
-		{
-			begin_tenant();
-			values[0] = TimestampTzGetDatum(GetCurrentTimestamp());
-			values[1] = UUIDPGetDatum(&tenants[tenants_left]);
-			values[2] = CStringGetTextDatum(tenant_error);
-			mhm_store_check(SPI_execute_with_args(query, lengthof(types), types, values, NULL, false, 0), query);
-		}
-		mhm_store_leave();
-	}
-	CommitTransactionCommand();
+	mhm_duty_count_time(&tenant_duty);
+	tenant_began = true;
 }
 
 static void
 evaluate_tenant(void)
 {
-	call_for_tenant("select meshhook_metrics.evaluate_tenant_alerts($1, array[$2]) where $3 is not null");
+	static const char query[] = "select meshhook_metrics.evaluate_tenant_alerts($1, array[$2])";
+	Oid			types[] = {TIMESTAMPTZOID, UUIDOID};
+	Datum		values[2];
+	bool		has_tables = false;
+
+	tenant_began = false;
+	if (mhm_store_enter())
+	{
+		has_tables = mhm_store_has_alerts();
+		if (has_tables)
+		{
+			begin_tenant();
+			values[0] = TimestampTzGetDatum(GetCurrentTimestamp());
+			values[1] = UUIDPGetDatum(&tenants[tenants_left]);
+			mhm_store_check(SPI_execute_with_args(query, lengthof(types), types, values, NULL, false, 0), query);
+		}
+		mhm_store_leave();
+	}
+	CommitTransactionCommand();
+	if (!has_tables)
+		all_evaluated = false;
 }
 
 static void
 suspend_tenant(void)
 {
-	call_for_tenant("select meshhook_metrics.suspend_alerts($1, $2, $3)");
+	static const char query[] = "select meshhook_metrics.suspend_alerts($1, $2, $3)";
+	Oid			types[] = {TIMESTAMPTZOID, UUIDOID, TEXTOID};
+	Datum		values[3];
+
+	if (mhm_store_enter())
+	{
+		if (mhm_store_has_alerts())
+		{
+			values[0] = TimestampTzGetDatum(GetCurrentTimestamp());
+			values[1] = UUIDPGetDatum(&tenants[tenants_left]);
+			values[2] = CStringGetTextDatum(tenant_duty.error);
+			mhm_store_check(SPI_execute_with_args(query, lengthof(types), types, values, NULL, false, 0), query);
+		}
+		mhm_store_leave();
+	}
+	CommitTransactionCommand();
 }
 
 static void
@@ -225,6 +233,15 @@ may_be_a_tenants(int sqlerrcode)
 	return sqlerrcode == ERRCODE_QUERY_CANCELED || sqlerrcode == ERRCODE_OUT_OF_MEMORY;
 }
 
+/* Did evaluating a tenant fail by what it has, or by the time it takes of its own? */
+static bool
+was_the_tenants(void)
+{
+	if (tenant_duty.sqlerrcode == ERRCODE_QUERY_CANCELED)
+		return tenant_duty.overdue;
+	return tenant_began && may_be_a_tenants(tenant_duty.sqlerrcode);
+}
+
 static void
 send_if_possible(void)
 {
@@ -245,20 +262,22 @@ evaluate_apart(void)
 	while (goes_on && tenants_left > 0 && !ShutdownRequestPending && mhm_milliseconds_since(began) < mhm_flush_interval)
 	{
 		tenants_left--;
-		tenant_error[0] = '\0';
 		if (mhm_duty_attempt(&tenant_duty) || ShutdownRequestPending)
 			continue;
-		strlcpy(tenant_error, tenant_duty.error, MHM_ERROR_LENGTH);
-		/* What is not the tenant's fault will befall the others, too */
-		goes_on = may_be_a_tenants(tenant_duty.sqlerrcode) && mhm_duty_attempt(&suspend_duty);
-		/* From now on it is in the tenant's rules */
-		if (goes_on)
+		if (was_the_tenants() && mhm_duty_attempt(&suspend_duty))
+		{
+			/* From now on it is in the tenant's rules */
 			mhm_duty_forget(&tenant_duty);
+			continue;
+		}
+		/* Somebody has locked something; if it was not everybody's, the next flush comes first */
+		goes_on = false;
+		all_evaluated = false;
+		if (!tenant_began || tenant_duty.sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			tenants_left = 0;
 	}
 	tenants_took_ms += mhm_milliseconds_since(began);
-	if (!goes_on)
-		tenants_left = 0;
-	else if (tenants_left == 0 && tenants_have_tables && !ShutdownRequestPending)
+	if (tenants_left == 0 && all_evaluated && !ShutdownRequestPending)
 		note_evaluation(tenants_listed_at, tenants_took_ms);
 	send_if_possible();
 }

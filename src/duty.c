@@ -21,6 +21,7 @@
 #include "utils/memutils.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 #define SHORTEST_BACK_OFF_MS	1000.0
 #define LONGEST_BACK_OFF_MS		(60 * 1000)
@@ -32,7 +33,13 @@ volatile sig_atomic_t mhm_duty_cancellable = false;
 #define UNHEEDED_MS				5000
 #define LOOK_AFTER_DUTY_MS		1000
 
+/* How finely the own time of a duty is counted */
+#define TICK_MS					100
+
 static Duty *first_duty = NULL;
+static TimeoutId count_own_time = MAX_TIMEOUTS;
+static Duty *volatile counted = NULL;	/* whose time is counted */
+static volatile int counted_ms;
 static TimeoutId look_after_duty = MAX_TIMEOUTS;
 static volatile TimestampTz cancelled_at;	/* 0 while it is not */
 static volatile TimestampTz duty_ends_at;
@@ -55,6 +62,32 @@ end_if_unheeded(void)
 		ProcDiePending = true;
 		InterruptPending = true;
 	}
+}
+
+/* Each tick, in a signal handler */
+static void
+add_own_time(void)
+{
+	if (counted == NULL || counted->overdue || (*my_wait_event_info & 0xFF000000) == PG_WAIT_LOCK)
+		return;
+	counted_ms += TICK_MS;
+	if (counted_ms >= counted->own_ms)
+	{
+		counted->overdue = true;
+		QueryCancelPending = true;
+		InterruptPending = true;
+	}
+}
+
+/* Called by a duty that has what it had to wait for: it is cancelled after own_ms of its own */
+void
+mhm_duty_count_time(Duty *duty)
+{
+	if (count_own_time == MAX_TIMEOUTS)
+		count_own_time = RegisterTimeout(USER_TIMEOUT, add_own_time);
+	counted_ms = 0;
+	counted = duty;
+	enable_timeout_every(count_own_time, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TICK_MS), TICK_MS);
 }
 
 /* The duty that is added last is the least */
@@ -102,6 +135,8 @@ note_failure(Duty *duty, ErrorData *error)
 	TimestampTz now = GetCurrentTimestamp();
 	bool		is_new;
 
+	if (duty->overdue && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		error->message = psprintf("it took more than %d ms", duty->own_ms);
 	snprintf(message, sizeof(message), "could not %s: %s", duty->what, error->message);
 	length = pg_mbcliplen(message, strlen(message), MHM_ERROR_LENGTH - 1);
 	message[length] = '\0';
@@ -179,6 +214,7 @@ mhm_duty_attempt(Duty *duty)
 	PG_TRY();
 	{
 		mhm_duty_cancellable = true;
+		duty->overdue = false;
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
 		if (look_after_duty == MAX_TIMEOUTS)
@@ -199,8 +235,9 @@ mhm_duty_attempt(Duty *duty)
 
 		HOLD_INTERRUPTS();
 		mhm_duty_cancellable = false;
-		QueryCancelPending = false;
 		disable_all_timeouts(false);
+		counted = NULL;
+		QueryCancelPending = false;
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
@@ -212,8 +249,9 @@ mhm_duty_attempt(Duty *duty)
 	}
 	PG_END_TRY();
 	mhm_duty_cancellable = false;
-	QueryCancelPending = false;
 	disable_all_timeouts(false);
+	counted = NULL;
+	QueryCancelPending = false;
 	MemoryContextSwitchTo(context);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	pgstat_report_stat(false);

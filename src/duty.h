@@ -17,9 +17,11 @@ typedef struct Duty
 {
 	const char *what;			/* as in "could not ..." */
 	int			timeout_ms;
+	int			own_ms;			/* without what it waits for locks, or 0: see mhm_duty_count_time() */
 	void		(*perform) (void);	/* begun in a transaction, and commits it */
 	int			failures;		/* in a row */
 	int			sqlerrcode;		/* of the last one */
+	volatile sig_atomic_t overdue;	/* the last one took more than own_ms */
 	instr_time	failed;
 	TimestampTz logged;
 	char		error[MHM_ERROR_LENGTH];
@@ -31,6 +33,7 @@ extern volatile sig_atomic_t mhm_duty_cancellable;
 
 extern void mhm_duty_add(Duty *duty);
 extern bool mhm_duty_attempt(Duty *duty);
+extern void mhm_duty_count_time(Duty *duty);
 extern void mhm_duty_forget(Duty *duty);
 extern bool mhm_duty_backs_off(const Duty *duty, double *remaining_ms);
 extern double mhm_milliseconds_since(instr_time then);

@@ -129,7 +129,7 @@ is($node->safe_psql('postgres', "select string_agg(state || ' ' || reason, ', ' 
 $seen = evaluations($node);
 keep($node, "insert into public.trouble values ('$bad', 'firing', 60)");
 level_rule($node, 'level', tenant_id => $bad);
-await_suspension('canceling statement due to statement timeout');
+await_suspension('it took more than 2000 ms');
 await(sub { evaluations($node) > $seen }, 'an evaluation to be counted');
 await_status($node, 'last_error is null');
 others_evaluated_ok('a tenant that takes too long');

@@ -83,13 +83,14 @@ $holder->query_safe('commit');
 evaluated_apart_ok('a lock that others had');
 is($node->safe_psql('postgres', 'select count(*) from meshhook_metrics.alert_suspensions'), 0, 'nor is anybody for that');
 
-# In the middle of the tenants
+# In the middle of the tenants, with a good part of a tenant's time gone
 keep($node, <<'SQL');
 create table public.held ();
 create function public.hold() returns trigger
 language plpgsql as $$
 begin
 	if new.state = 'resolved' then
+		perform pg_sleep(1);
 		lock table public.held in share mode;
 	end if;
 	return new;
