@@ -166,7 +166,6 @@ evaluate_tenant(void)
 	Datum		values[2];
 	bool		has_tables = false;
 
-	tenant_began = false;
 	if (mhm_store_enter())
 	{
 		has_tables = mhm_store_has_alerts();
@@ -242,6 +241,16 @@ was_the_tenants(void)
 	return tenant_began && may_be_a_tenants(tenant_duty.sqlerrcode);
 }
 
+/* Or by what others had locked? */
+static bool
+waited_in_vain(void)
+{
+	return tenant_began && !was_the_tenants() &&
+		(tenant_duty.sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+		 tenant_duty.sqlerrcode == ERRCODE_QUERY_CANCELED ||
+		 tenant_duty.sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED);
+}
+
 static void
 send_if_possible(void)
 {
@@ -255,6 +264,7 @@ send_if_possible(void)
 static void
 evaluate_apart(void)
 {
+	static bool last_one_waited = false;
 	instr_time	began;
 	bool		goes_on = true;
 
@@ -262,19 +272,30 @@ evaluate_apart(void)
 	while (goes_on && tenants_left > 0 && !ShutdownRequestPending && mhm_milliseconds_since(began) < mhm_flush_interval)
 	{
 		tenants_left--;
-		if (mhm_duty_attempt(&tenant_duty) || ShutdownRequestPending)
+		tenant_began = false;
+		if (mhm_duty_attempt(&tenant_duty))
+		{
+			last_one_waited = false;
 			continue;
+		}
+		if (ShutdownRequestPending)
+			break;
 		if (was_the_tenants() && mhm_duty_attempt(&suspend_duty))
 		{
 			/* From now on it is in the tenant's rules */
 			mhm_duty_forget(&tenant_duty);
+			last_one_waited = false;
 			continue;
 		}
-		/* Somebody has locked something; if it was not everybody's, the next flush comes first */
+
+		/* What one has met can be that one's, and a flush comes first; what two have is everybody's */
 		goes_on = false;
-		all_evaluated = false;
-		if (!tenant_began || tenant_duty.sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+		if (!waited_in_vain() || last_one_waited)
+		{
 			tenants_left = 0;
+			all_evaluated = false;
+		}
+		last_one_waited = waited_in_vain() && !last_one_waited;
 	}
 	tenants_took_ms += mhm_milliseconds_since(began);
 	if (tenants_left == 0 && all_evaluated && !ShutdownRequestPending)

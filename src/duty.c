@@ -39,7 +39,8 @@ volatile sig_atomic_t mhm_duty_cancellable = false;
 static Duty *first_duty = NULL;
 static TimeoutId count_own_time = MAX_TIMEOUTS;
 static Duty *volatile counted = NULL;	/* whose time is counted */
-static volatile int counted_ms;
+static volatile double counted_ms;
+static instr_time last_tick;
 static TimeoutId look_after_duty = MAX_TIMEOUTS;
 static volatile TimestampTz cancelled_at;	/* 0 while it is not */
 static volatile TimestampTz duty_ends_at;
@@ -64,13 +65,16 @@ end_if_unheeded(void)
 	}
 }
 
-/* Each tick, in a signal handler */
+/* Each tick, in a signal handler; where the process could not be signalled, the next one */
 static void
 add_own_time(void)
 {
+	double		passed_ms = mhm_milliseconds_since(last_tick);
+
+	INSTR_TIME_SET_CURRENT(last_tick);
 	if (counted == NULL || counted->overdue || (*my_wait_event_info & 0xFF000000) == PG_WAIT_LOCK)
 		return;
-	counted_ms += TICK_MS;
+	counted_ms += passed_ms;
 	if (counted_ms >= counted->own_ms)
 	{
 		counted->overdue = true;
@@ -86,6 +90,7 @@ mhm_duty_count_time(Duty *duty)
 	if (count_own_time == MAX_TIMEOUTS)
 		count_own_time = RegisterTimeout(USER_TIMEOUT, add_own_time);
 	counted_ms = 0;
+	INSTR_TIME_SET_CURRENT(last_tick);
 	counted = duty;
 	enable_timeout_every(count_own_time, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TICK_MS), TICK_MS);
 }
@@ -131,13 +136,18 @@ static void
 note_failure(Duty *duty, ErrorData *error)
 {
 	char		message[MHM_ERROR_LENGTH];
+	char		overdue[64];
+	const char *reason = error->message;
 	int			length;
 	TimestampTz now = GetCurrentTimestamp();
 	bool		is_new;
 
 	if (duty->overdue && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-		error->message = psprintf("it took more than %d ms", duty->own_ms);
-	snprintf(message, sizeof(message), "could not %s: %s", duty->what, error->message);
+	{
+		snprintf(overdue, sizeof(overdue), "it took more than %d ms", duty->own_ms);
+		reason = overdue;
+	}
+	snprintf(message, sizeof(message), "could not %s: %s", duty->what, reason);
 	length = pg_mbcliplen(message, strlen(message), MHM_ERROR_LENGTH - 1);
 	message[length] = '\0';
 
@@ -153,7 +163,7 @@ note_failure(Duty *duty, ErrorData *error)
 		duty->logged = now;
 		/* With all that PostgreSQL says of it: where it waited, in which statement */
 		error->elevel = WARNING;
-		error->message = psprintf("meshhook_metrics could not %s: %s", duty->what, error->message);
+		error->message = psprintf("meshhook_metrics could not %s: %s", duty->what, reason);
 		ThrowErrorData(error);
 	}
 }
