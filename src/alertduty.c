@@ -9,10 +9,11 @@
  * that what was recorded before it is judged at once.  An evaluation that is
  * killed has changed nothing, and the next one comes to the same.
  *
- * All tenants are evaluated in one transaction.  Tenants write the rules, so where
- * that fails by what is in them, or takes too long, each tenant gets a transaction
- * and a short time of its own, and who fails again is left alone for a while.
- * Between tenants the worker goes back to flushing when it is time to.
+ * All tenants are evaluated in one transaction.  Where that fails by what one of them
+ * can have - what is in its rules and data, the time they take, rows that somebody has
+ * locked - each tenant gets a transaction and a short time of its own.  Who fails again
+ * by what it has is left alone for a while; who waits for a lock in vain comes again in
+ * the next round.  Between tenants the worker goes back to flushing when it is time to.
  *
  *-------------------------------------------------------------------------
  */
@@ -57,16 +58,18 @@ static Duty send_duty = {.what = "send notifications", .timeout_ms = SEND_TIMEOU
 
 static instr_time last_evaluation;	/* when it began */
 
-/* All together failed by what tenants have written, or by the time, and has not succeeded since */
+/* The row of alert_state is ours: what fails from then on fails by what is evaluated */
+static bool evaluation_began;
+
+/* All together failed by what one tenant can have, and has not succeeded since */
 static bool fares_apart = false;
 
-/* Tenants that are still to be evaluated apart: the last ones of these */
+/* A round of all tenants, each apart: those still to be evaluated are the last ones of these */
 static pg_uuid_t *tenants = NULL;
 static int	tenants_left = 0;
-static TimestampTz tenants_listed_at;
-static bool all_evaluated;		/* of those that have been tried */
-static bool tenant_began;
-static double tenants_took_ms;
+static TimestampTz round_began_at;
+static double round_took_ms;
+static bool round_counts;		/* as an evaluation: not one where all have waited in vain */
 
 void
 mhm_alerts_add_duties(void)
@@ -89,23 +92,33 @@ note_evaluation(TimestampTz at, double milliseconds)
 }
 
 static void
+begin_evaluation(void)
+{
+	static const char query[] = "select from meshhook_metrics.alert_state for update";
+
+	mhm_store_check(SPI_execute(query, false, 0), query);
+	evaluation_began = true;
+}
+
+static void
 evaluate_all(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	instr_time	began;
-	bool		evaluated = false;
+	instr_time	entered;
 
-	INSTR_TIME_SET_CURRENT(began);
+	INSTR_TIME_SET_CURRENT(entered);
 	if (mhm_store_enter())
 	{
-		evaluated = mhm_store_has_alerts();
-		if (evaluated)
+		if (mhm_store_has_alerts())
+		{
+			begin_evaluation();
 			mhm_store_call("select meshhook_metrics.evaluate_alerts($1)", now);
+		}
 		mhm_store_leave();
 	}
 	CommitTransactionCommand();
-	if (evaluated)
-		note_evaluation(now, mhm_milliseconds_since(began));
+	if (evaluation_began)
+		note_evaluation(now, mhm_milliseconds_since(entered));
 }
 
 /* Which there are; each adds to what is left out */
@@ -117,9 +130,10 @@ list_tenants(void)
 		"with begun as (update meshhook_metrics.alert_state set alerts_left_out = 0) "
 		"select r.tenant_id::uuid from meshhook_metrics.alert_rules r where r.tenant_id is not null "
 		"union "
-		"select a.tenant_id::uuid from meshhook_metrics.alerts a where a.tenant_id is not null";
+		"select a.tenant_id::uuid from meshhook_metrics.alerts a where a.tenant_id is not null "
+		"order by tenant_id";
 
-	all_evaluated = false;
+	round_counts = false;
 	if (mhm_store_enter())
 	{
 		if (mhm_store_has_alerts())
@@ -137,25 +151,21 @@ list_tenants(void)
 				tenants[i] = *DatumGetUUIDP(tenant);
 			}
 			listed = (int) SPI_processed;
-			all_evaluated = true;
+			round_counts = listed == 0;
 		}
 		mhm_store_leave();
 	}
 	CommitTransactionCommand();
 	tenants_left = listed;
-	tenants_listed_at = GetCurrentTimestamp();
-	tenants_took_ms = 0;
+	round_began_at = GetCurrentTimestamp();
+	round_took_ms = 0;
 }
 
-/* Be the one who evaluates, from when on the tenant's time counts */
+/* For the log: also of what happens after the transaction's memory is gone */
 static void
-begin_tenant(void)
+tell_tenant(void *tenant)
 {
-	static const char query[] = "select from meshhook_metrics.alert_state for update";
-
-	mhm_store_check(SPI_execute(query, false, 0), query);
-	mhm_duty_count_time(&tenant_duty);
-	tenant_began = true;
+	errcontext("alert rules of tenant %s", (char *) tenant);
 }
 
 static void
@@ -164,14 +174,17 @@ evaluate_tenant(void)
 	static const char query[] = "select meshhook_metrics.evaluate_tenant_alerts($1, array[$2])";
 	Oid			types[] = {TIMESTAMPTZOID, UUIDOID};
 	Datum		values[2];
-	bool		has_tables = false;
+	static char tenant[sizeof("00000000-0000-0000-0000-000000000000")];
+	ErrorContextCallback context = {.previous = error_context_stack, .callback = tell_tenant, .arg = tenant};
 
+	strlcpy(tenant, DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&tenants[tenants_left]))), sizeof(tenant));
+	error_context_stack = &context;
 	if (mhm_store_enter())
 	{
-		has_tables = mhm_store_has_alerts();
-		if (has_tables)
+		if (mhm_store_has_alerts())
 		{
-			begin_tenant();
+			begin_evaluation();
+			mhm_duty_count_time(&tenant_duty);
 			values[0] = TimestampTzGetDatum(GetCurrentTimestamp());
 			values[1] = UUIDPGetDatum(&tenants[tenants_left]);
 			mhm_store_check(SPI_execute_with_args(query, lengthof(types), types, values, NULL, false, 0), query);
@@ -179,8 +192,7 @@ evaluate_tenant(void)
 		mhm_store_leave();
 	}
 	CommitTransactionCommand();
-	if (!has_tables)
-		all_evaluated = false;
+	error_context_stack = context.previous;
 }
 
 static void
@@ -216,9 +228,9 @@ send_notifications(void)
 	CommitTransactionCommand();
 }
 
-/* Can an error come of what a tenant has written, or of how much it is? */
+/* Does an error come of what is in the rules and the data, or of how much it is? */
 static bool
-may_be_a_tenants(int sqlerrcode)
+is_of_content(int sqlerrcode)
 {
 	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
 	{
@@ -228,27 +240,32 @@ may_be_a_tenants(int sqlerrcode)
 		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
 			return true;
 	}
-	/* The time is up, or the memory */
-	return sqlerrcode == ERRCODE_QUERY_CANCELED || sqlerrcode == ERRCODE_OUT_OF_MEMORY;
+	return sqlerrcode == ERRCODE_OUT_OF_MEMORY;
 }
 
-/* Did evaluating a tenant fail by what it has, or by the time it takes of its own? */
+/* Can an evaluation have failed by what one tenant has, so that the others' would not? */
 static bool
-was_the_tenants(void)
+can_be_one_tenants(const Duty *duty)
 {
-	if (tenant_duty.sqlerrcode == ERRCODE_QUERY_CANCELED)
-		return tenant_duty.overdue;
-	return tenant_began && may_be_a_tenants(tenant_duty.sqlerrcode);
+	return evaluation_began &&
+		(is_of_content(duty->sqlerrcode) ||
+		 duty->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+		 duty->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+		 duty->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED);
 }
 
-/* Or by what others had locked? */
+/* Is it the tenant's own doing? What others have locked is not, nor is waiting for them. */
 static bool
-waited_in_vain(void)
+is_the_tenants_own(void)
 {
-	return tenant_began && !was_the_tenants() &&
-		(tenant_duty.sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
-		 tenant_duty.sqlerrcode == ERRCODE_QUERY_CANCELED ||
-		 tenant_duty.sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED);
+	return can_be_one_tenants(&tenant_duty) && (is_of_content(tenant_duty.sqlerrcode) || tenant_duty.overdue);
+}
+
+static bool
+attempt(Duty *duty)
+{
+	evaluation_began = false;
+	return mhm_duty_attempt(duty);
 }
 
 static void
@@ -260,46 +277,41 @@ send_if_possible(void)
 		(void) mhm_duty_attempt(&send_duty);
 }
 
-/* Tenant by tenant, until all are done or it is time to flush */
+/* Goes on with the round until all are done, or it is time to flush */
 static void
 evaluate_apart(void)
 {
-	static bool last_one_waited = false;
-	instr_time	began;
+	instr_time	entered;
 	bool		goes_on = true;
 
-	INSTR_TIME_SET_CURRENT(began);
-	while (goes_on && tenants_left > 0 && !ShutdownRequestPending && mhm_milliseconds_since(began) < mhm_flush_interval)
+	INSTR_TIME_SET_CURRENT(entered);
+	while (goes_on && tenants_left > 0 && !ShutdownRequestPending && mhm_milliseconds_since(entered) < mhm_flush_interval)
 	{
 		tenants_left--;
-		tenant_began = false;
-		if (mhm_duty_attempt(&tenant_duty))
+		if (attempt(&tenant_duty))
 		{
-			last_one_waited = false;
+			round_counts |= evaluation_began;
 			continue;
 		}
 		if (ShutdownRequestPending)
-			break;
-		if (was_the_tenants() && mhm_duty_attempt(&suspend_duty))
+			return;
+		if (!can_be_one_tenants(&tenant_duty))
 		{
-			/* From now on it is in the tenant's rules */
-			mhm_duty_forget(&tenant_duty);
-			last_one_waited = false;
-			continue;
-		}
-
-		/* What one has met can be that one's, and a flush comes first; what two have is everybody's */
-		goes_on = false;
-		if (!waited_in_vain() || last_one_waited)
-		{
+			/* It would befall each of the others as well */
 			tenants_left = 0;
-			all_evaluated = false;
+			round_counts = false;
+			break;
 		}
-		last_one_waited = waited_in_vain() && !last_one_waited;
+		/* That the others succeed does not mean that this one would */
+		mhm_duty_forget(&tenant_duty);
+		if (is_the_tenants_own() && mhm_duty_attempt(&suspend_duty))
+			round_counts = true;
+		else
+			goes_on = false;	/* the flush may have waited long for this one */
 	}
-	tenants_took_ms += mhm_milliseconds_since(began);
-	if (tenants_left == 0 && all_evaluated && !ShutdownRequestPending)
-		note_evaluation(tenants_listed_at, tenants_took_ms);
+	round_took_ms += mhm_milliseconds_since(entered);
+	if (tenants_left == 0 && round_counts && !ShutdownRequestPending)
+		note_evaluation(round_began_at, round_took_ms);
 	send_if_possible();
 }
 
@@ -320,7 +332,7 @@ evaluate_together(void)
 	if (!mhm_duty_backs_off(&evaluate_duty, &waiting_ms))
 	{
 		INSTR_TIME_SET_CURRENT(last_evaluation);
-		if (mhm_duty_attempt(&evaluate_duty))
+		if (attempt(&evaluate_duty))
 		{
 			fares_apart = false;
 			mhm_duty_forget(&list_duty);
@@ -329,8 +341,8 @@ evaluate_together(void)
 			send_if_possible();
 			return true;
 		}
-		/* What is not a tenant's fault would befall each one apart as well, this time */
-		if (ShutdownRequestPending || !may_be_a_tenants(evaluate_duty.sqlerrcode))
+		/* What is everybody's would befall each one apart as well, this time */
+		if (ShutdownRequestPending || !can_be_one_tenants(&evaluate_duty))
 			return true;
 		fares_apart = true;
 	}
@@ -340,9 +352,11 @@ evaluate_together(void)
 void
 mhm_alerts_after_flush(void)
 {
+	double		waiting_ms;
+
 	if (tenants_left > 0)
 		evaluate_apart();
-	else if (evaluation_is_due() && !evaluate_together())
+	else if (evaluation_is_due() && !evaluate_together() && !mhm_duty_backs_off(&list_duty, &waiting_ms))
 	{
 		INSTR_TIME_SET_CURRENT(last_evaluation);
 		if (mhm_duty_attempt(&list_duty))

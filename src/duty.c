@@ -35,6 +35,7 @@ volatile sig_atomic_t mhm_duty_cancellable = false;
 
 /* How finely the own time of a duty is counted */
 #define TICK_MS					100
+#define LONGEST_TICK_MS			(2 * TICK_MS)
 
 static Duty *first_duty = NULL;
 static TimeoutId count_own_time = MAX_TIMEOUTS;
@@ -65,7 +66,7 @@ end_if_unheeded(void)
 	}
 }
 
-/* Each tick, in a signal handler; where the process could not be signalled, the next one */
+/* Each tick, in a signal handler.  One that comes late is of a process that was stopped, or waits for a processor. */
 static void
 add_own_time(void)
 {
@@ -74,7 +75,7 @@ add_own_time(void)
 	INSTR_TIME_SET_CURRENT(last_tick);
 	if (counted == NULL || counted->overdue || (*my_wait_event_info & 0xFF000000) == PG_WAIT_LOCK)
 		return;
-	counted_ms += passed_ms;
+	counted_ms += Min(passed_ms, LONGEST_TICK_MS);
 	if (counted_ms >= counted->own_ms)
 	{
 		counted->overdue = true;

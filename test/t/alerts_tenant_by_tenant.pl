@@ -83,34 +83,7 @@ $holder->query_safe('commit');
 evaluated_apart_ok('a lock that others had');
 is($node->safe_psql('postgres', 'select count(*) from meshhook_metrics.alert_suspensions'), 0, 'nor is anybody for that');
 
-# In the middle of the tenants, with a good part of one's time gone
-keep($node, <<"SQL");
-create table public.held ();
-create function public.hold() returns trigger
-language plpgsql as \$\$
-begin
-	if new.state = 'resolved' and new.tenant_id = '$tenants[1]' then
-		perform pg_sleep(1);
-		lock table public.held in share mode;
-	end if;
-	return new;
-end
-\$\$;
-create trigger hold before insert on meshhook_metrics.alert_events for each row execute function public.hold()
-SQL
-$mark = log_mark($node);
-$holder->query_safe('begin; lock table public.held');
-set_levels(1);
-await(sub { log_since($node, $mark) =~ /could not evaluate a tenant's alert rules: canceling statement due to lock timeout/ }, 'a tenant to be waited for in vain');
-await_alerts($node, 'level firing');
-is($node->safe_psql('postgres', 'select tenant_id from meshhook_metrics.alerts'), $tenants[1], 'what one tenant has met keeps no other from being evaluated');
-my $seen = evaluations($node);
-await(sub { evaluations($node) >= $seen + 2 }, 'evaluations without it to be counted');
-$holder->query_safe('commit');
 $holder->quit;
-await_alerts($node, '');
-is($node->safe_psql('postgres', 'select count(*) from meshhook_metrics.alert_suspensions'), 0, 'nor is one left alone for what others have locked');
-is(events_of($node, 'level'), join(' ', ('firing') x 3, ('resolved') x 3), 'each change has happened once');
 transitions_ok($node, 'all of this');
 
 $node->stop;
