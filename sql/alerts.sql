@@ -7,8 +7,8 @@
 -- one after the other, and no change is lost or told twice.
 --
 -- Tenants are evaluated together, since that is fast. Where it fails, by what one tenant
--- has written or by the time it takes, the worker evaluates each tenant apart, and
--- leaves those alone that fail (suspend_alerts()).
+-- has written, by the time it takes or by a lock, the worker evaluates each tenant apart,
+-- and leaves those alone that fail again by what is their own (suspend_alerts()).
 --
 -- Rules are read and not locked: somebody who keeps one locked holds nobody up.
 

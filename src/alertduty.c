@@ -12,8 +12,9 @@
  * All tenants are evaluated in one transaction.  Where that fails by what one of them
  * can have - what is in its rules and data, the time they take, rows that somebody has
  * locked - each tenant gets a transaction and a short time of its own.  Who fails again
- * by what it has is left alone for a while; who waits for a lock in vain comes again in
- * the next round.  Between tenants the worker goes back to flushing when it is time to.
+ * by what it has is left alone for a while; who waits for a lock in vain, which does not
+ * take long, comes again in the next round.  Between tenants the worker goes back to
+ * flushing when it is time to.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,6 +30,7 @@
 #include "postmaster/interrupt.h"
 #include "settings.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
@@ -37,11 +39,12 @@
 #define SEND_TIMEOUT_MS			(30 * 1000)
 
 /*
- * What a tenant may take of its own, and all of it with what it waits for others, which
- * ends by lock_timeout; for that no tenant is suspended.
+ * What a tenant may take of its own, and all of it with what it waits for locks; for
+ * that no tenant is suspended.  It need not wait long for one, since it comes again soon.
  */
 #define TENANT_MS				(2 * 1000)
 #define TENANT_TIMEOUT_MS		(10 * 1000)
+#define TENANT_LOCK_TIMEOUT		"100ms"
 
 static void evaluate_all(void);
 static void list_tenants(void);
@@ -91,10 +94,13 @@ note_evaluation(TimestampTz at, double milliseconds)
 	SpinLockRelease(&mhm_worker_state->mutex);
 }
 
+/* Be the one who evaluates, and can write that down */
 static void
 begin_evaluation(void)
 {
-	static const char query[] = "select from meshhook_metrics.alert_state for update";
+	static const char query[] =
+		"lock table meshhook_metrics.alert_state in row exclusive mode; "
+		"select from meshhook_metrics.alert_state for update";
 
 	mhm_store_check(SPI_execute(query, false, 0), query);
 	evaluation_began = true;
@@ -121,17 +127,22 @@ evaluate_all(void)
 		note_evaluation(now, mhm_milliseconds_since(entered));
 }
 
-/* Which there are; each adds to what is left out */
+/* Which there are to be evaluated; each adds to what is left out */
 static void
 list_tenants(void)
 {
 	int			listed = 0;
 	static const char query[] =
 		"with begun as (update meshhook_metrics.alert_state set alerts_left_out = 0) "
-		"select r.tenant_id::uuid from meshhook_metrics.alert_rules r where r.tenant_id is not null "
-		"union "
-		"select a.tenant_id::uuid from meshhook_metrics.alerts a where a.tenant_id is not null "
-		"order by tenant_id";
+		"select t.tenant_id::uuid "
+		"from ("
+		"  select r.tenant_id from meshhook_metrics.alert_rules r where r.enabled "
+		"  union "
+		"  select a.tenant_id from meshhook_metrics.alerts a) t "
+		"where t.tenant_id is not null "
+		"  and t.tenant_id not in ("
+		"    select s.tenant_id from meshhook_metrics.alert_suspensions s where s.until > clock_timestamp()) "
+		"order by t.tenant_id";
 
 	round_counts = false;
 	if (mhm_store_enter())
@@ -161,34 +172,27 @@ list_tenants(void)
 	round_took_ms = 0;
 }
 
-/* For the log: also of what happens after the transaction's memory is gone */
 static void
-tell_tenant(void *tenant)
+tell_tenant(void *id)
 {
-	errcontext("alert rules of tenant %s", (char *) tenant);
+	errcontext("alert rules of tenant %s", (const char *) id);
 }
 
+/* Do this in the tables for the tenant whose turn it is, of whom the log tells in case of errors */
 static void
-evaluate_tenant(void)
+with_tenant(void (*perform) (pg_uuid_t *tenant))
 {
-	static const char query[] = "select meshhook_metrics.evaluate_tenant_alerts($1, array[$2])";
-	Oid			types[] = {TIMESTAMPTZOID, UUIDOID};
-	Datum		values[2];
-	static char tenant[sizeof("00000000-0000-0000-0000-000000000000")];
-	ErrorContextCallback context = {.previous = error_context_stack, .callback = tell_tenant, .arg = tenant};
+	/* The transaction's memory is gone before its last message */
+	static char id[sizeof("00000000-0000-0000-0000-000000000000")];
+	pg_uuid_t  *tenant = &tenants[tenants_left];
+	ErrorContextCallback context = {.previous = error_context_stack, .callback = tell_tenant, .arg = id};
 
-	strlcpy(tenant, DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&tenants[tenants_left]))), sizeof(tenant));
+	strlcpy(id, DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(tenant))), sizeof(id));
 	error_context_stack = &context;
 	if (mhm_store_enter())
 	{
 		if (mhm_store_has_alerts())
-		{
-			begin_evaluation();
-			mhm_duty_count_time(&tenant_duty);
-			values[0] = TimestampTzGetDatum(GetCurrentTimestamp());
-			values[1] = UUIDPGetDatum(&tenants[tenants_left]);
-			mhm_store_check(SPI_execute_with_args(query, lengthof(types), types, values, NULL, false, 0), query);
-		}
+			perform(tenant);
 		mhm_store_leave();
 	}
 	CommitTransactionCommand();
@@ -196,24 +200,45 @@ evaluate_tenant(void)
 }
 
 static void
-suspend_tenant(void)
+evaluate_one(pg_uuid_t *tenant)
+{
+	static const char query[] = "select meshhook_metrics.evaluate_tenant_alerts($1, array[$2])";
+	Oid			types[] = {TIMESTAMPTZOID, UUIDOID};
+	Datum		values[2];
+
+	begin_evaluation();
+	mhm_duty_count_time(&tenant_duty);
+	/* Until mhm_store_leave() */
+	(void) set_config_option("lock_timeout", TENANT_LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	values[0] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[1] = UUIDPGetDatum(tenant);
+	mhm_store_check(SPI_execute_with_args(query, lengthof(types), types, values, NULL, false, 0), query);
+}
+
+static void
+evaluate_tenant(void)
+{
+	with_tenant(evaluate_one);
+}
+
+static void
+suspend_one(pg_uuid_t *tenant)
 {
 	static const char query[] = "select meshhook_metrics.suspend_alerts($1, $2, $3)";
 	Oid			types[] = {TIMESTAMPTZOID, UUIDOID, TEXTOID};
 	Datum		values[3];
 
-	if (mhm_store_enter())
-	{
-		if (mhm_store_has_alerts())
-		{
-			values[0] = TimestampTzGetDatum(GetCurrentTimestamp());
-			values[1] = UUIDPGetDatum(&tenants[tenants_left]);
-			values[2] = CStringGetTextDatum(tenant_duty.error);
-			mhm_store_check(SPI_execute_with_args(query, lengthof(types), types, values, NULL, false, 0), query);
-		}
-		mhm_store_leave();
-	}
-	CommitTransactionCommand();
+	values[0] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[1] = UUIDPGetDatum(tenant);
+	values[2] = CStringGetTextDatum(tenant_duty.error);
+	mhm_store_check(SPI_execute_with_args(query, lengthof(types), types, values, NULL, false, 0), query);
+}
+
+static void
+suspend_tenant(void)
+{
+	with_tenant(suspend_one);
 }
 
 static void
@@ -240,7 +265,7 @@ is_of_content(int sqlerrcode)
 		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
 			return true;
 	}
-	return sqlerrcode == ERRCODE_OUT_OF_MEMORY;
+	return false;
 }
 
 /* Can an evaluation have failed by what one tenant has, so that the others' would not? */
@@ -250,11 +275,12 @@ can_be_one_tenants(const Duty *duty)
 	return evaluation_began &&
 		(is_of_content(duty->sqlerrcode) ||
 		 duty->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+		 duty->sqlerrcode == ERRCODE_OUT_OF_MEMORY ||
 		 duty->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
 		 duty->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED);
 }
 
-/* Is it the tenant's own doing? What others have locked is not, nor is waiting for them. */
+/* Is it the tenant's own doing? What others have locked is not, nor is the memory they leave. */
 static bool
 is_the_tenants_own(void)
 {
@@ -268,51 +294,37 @@ attempt(Duty *duty)
 	return mhm_duty_attempt(duty);
 }
 
-static void
-send_if_possible(void)
-{
-	double		waiting_ms;
-
-	if (!ShutdownRequestPending && !mhm_duty_backs_off(&send_duty, &waiting_ms))
-		(void) mhm_duty_attempt(&send_duty);
-}
-
-/* Goes on with the round until all are done, or it is time to flush */
+/*
+ * Goes on with the round until all are done, or it is time to flush.  What is everybody's
+ * makes it wait, and then it goes on with the next tenant.
+ */
 static void
 evaluate_apart(void)
 {
 	instr_time	entered;
-	bool		goes_on = true;
+	double		waiting_ms;
 
 	INSTR_TIME_SET_CURRENT(entered);
-	while (goes_on && tenants_left > 0 && !ShutdownRequestPending && mhm_milliseconds_since(entered) < mhm_flush_interval)
+	while (tenants_left > 0 && mhm_milliseconds_since(entered) < mhm_flush_interval &&
+		   !mhm_duty_backs_off(&tenant_duty, &waiting_ms))
 	{
 		tenants_left--;
 		if (attempt(&tenant_duty))
-		{
 			round_counts |= evaluation_began;
-			continue;
+		else if (ShutdownRequestPending)
+			return;
+		else if (can_be_one_tenants(&tenant_duty))
+		{
+			mhm_duty_excuse(&tenant_duty);
+			if (is_the_tenants_own() && mhm_duty_attempt(&suspend_duty))
+				round_counts = true;
 		}
 		if (ShutdownRequestPending)
 			return;
-		if (!can_be_one_tenants(&tenant_duty))
-		{
-			/* It would befall each of the others as well */
-			tenants_left = 0;
-			round_counts = false;
-			break;
-		}
-		/* That the others succeed does not mean that this one would */
-		mhm_duty_forget(&tenant_duty);
-		if (is_the_tenants_own() && mhm_duty_attempt(&suspend_duty))
-			round_counts = true;
-		else
-			goes_on = false;	/* the flush may have waited long for this one */
 	}
 	round_took_ms += mhm_milliseconds_since(entered);
-	if (tenants_left == 0 && round_counts && !ShutdownRequestPending)
+	if (tenants_left == 0 && round_counts)
 		note_evaluation(round_began_at, round_took_ms);
-	send_if_possible();
 }
 
 /* Flushes do not come to the millisecond: half of their interval is too early by little */
@@ -338,7 +350,6 @@ evaluate_together(void)
 			mhm_duty_forget(&list_duty);
 			mhm_duty_forget(&tenant_duty);
 			mhm_duty_forget(&suspend_duty);
-			send_if_possible();
 			return true;
 		}
 		/* What is everybody's would befall each one apart as well, this time */
@@ -349,17 +360,29 @@ evaluate_together(void)
 	return !fares_apart;
 }
 
-void
-mhm_alerts_after_flush(void)
+static void
+evaluate(void)
 {
 	double		waiting_ms;
 
 	if (tenants_left > 0)
 		evaluate_apart();
-	else if (evaluation_is_due() && !evaluate_together() && !mhm_duty_backs_off(&list_duty, &waiting_ms))
+	else if (!evaluate_together() && !mhm_duty_backs_off(&list_duty, &waiting_ms))
 	{
 		INSTR_TIME_SET_CURRENT(last_evaluation);
 		if (mhm_duty_attempt(&list_duty))
 			evaluate_apart();
 	}
+}
+
+void
+mhm_alerts_after_flush(void)
+{
+	double		waiting_ms;
+
+	if (tenants_left == 0 && !evaluation_is_due())
+		return;
+	evaluate();
+	if (!ShutdownRequestPending && !mhm_duty_backs_off(&send_duty, &waiting_ms))
+		(void) mhm_duty_attempt(&send_duty);
 }

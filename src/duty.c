@@ -4,8 +4,8 @@
  *	  What the flush worker does again and again, and what comes of its errors.
  *
  * Owns the way a transaction of the worker is begun, and caught when it fails:
- * the error is reported in status(), logged when it is a new one or ten minutes
- * old, and the duty is tried again after a while that grows to a minute.
+ * the error is reported in status(), logged when it is a new one or was ten
+ * minutes ago, and the duty is tried again after a while that grows to a minute.
  * Called by worker.c only.
  *
  *-------------------------------------------------------------------------
@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "common/hashfn.h"
 #include "duty.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -133,6 +134,33 @@ publish_errors(bool another)
 	SpinLockRelease(&mhm_worker_state->mutex);
 }
 
+/* Is it none that the log has had in these minutes? */
+static bool
+is_to_be_logged(Duty *duty, const char *message)
+{
+	uint32		hash = hash_bytes((const unsigned char *) message, strlen(message));
+	TimestampTz now = GetCurrentTimestamp();
+	int			slot = 0;
+
+	for (int i = 0; i < MHM_DUTY_LOGGED; i++)
+	{
+		TimestampTz at = duty->logged[i].at;
+
+		if (at != 0 && duty->logged[i].hash == hash)
+		{
+			if (now >= at && now - at < LOG_AGAIN_AFTER)
+				return false;
+			slot = i;
+			break;
+		}
+		if (at < duty->logged[slot].at)
+			slot = i;
+	}
+	duty->logged[slot].hash = hash;
+	duty->logged[slot].at = now;
+	return true;
+}
+
 static void
 note_failure(Duty *duty, ErrorData *error)
 {
@@ -140,8 +168,6 @@ note_failure(Duty *duty, ErrorData *error)
 	char		overdue[64];
 	const char *reason = error->message;
 	int			length;
-	TimestampTz now = GetCurrentTimestamp();
-	bool		is_new;
 
 	if (duty->overdue && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 	{
@@ -152,16 +178,14 @@ note_failure(Duty *duty, ErrorData *error)
 	length = pg_mbcliplen(message, strlen(message), MHM_ERROR_LENGTH - 1);
 	message[length] = '\0';
 
-	is_new = strcmp(message, duty->error) != 0;
 	strlcpy(duty->error, message, MHM_ERROR_LENGTH);
 	duty->failures++;
 	duty->sqlerrcode = error->sqlerrcode;
 	INSTR_TIME_SET_CURRENT(duty->failed);
 	publish_errors(true);
 
-	if (is_new || now - duty->logged >= LOG_AGAIN_AFTER || now < duty->logged)
+	if (is_to_be_logged(duty, message))
 	{
-		duty->logged = now;
 		/* With all that PostgreSQL says of it: where it waited, in which statement */
 		error->elevel = WARNING;
 		error->message = psprintf("meshhook_metrics could not %s: %s", duty->what, reason);
@@ -185,20 +209,34 @@ note_success(Duty *duty)
 	published = true;
 	ereport(LOG,
 			errmsg("meshhook_metrics can %s again after %d failed attempts", duty->what, duty->failures));
-	duty->failures = 0;
-	duty->error[0] = '\0';
-	publish_errors(false);
+	mhm_duty_forget(duty);
 }
 
-/* It has failed, and need not be done any more: nothing is wrong with that now */
+/* It has failed, by nothing that keeps it from being done the next time; the same again is not logged */
 void
-mhm_duty_forget(Duty *duty)
+mhm_duty_excuse(Duty *duty)
 {
 	if (duty->failures == 0)
 		return;
-	/* The error stays, so that the same again is not logged as a new one */
 	duty->failures = 0;
 	publish_errors(false);
+}
+
+/* What was wrong with it is over */
+void
+mhm_duty_forget(Duty *duty)
+{
+	mhm_duty_excuse(duty);
+	memset(duty->logged, 0, sizeof(duty->logged));
+}
+
+/* The others cannot be done now, and need not be */
+void
+mhm_duty_forget_others(const Duty *duty)
+{
+	for (Duty *other = first_duty; other != NULL; other = other->next)
+		if (other != duty)
+			mhm_duty_forget(other);
 }
 
 /* Is it too early to try again what has failed? */

@@ -13,6 +13,9 @@
 #include "portability/instr_time.h"
 #include "workerstate.h"
 
+/* How many errors that come in turns the log has once each */
+#define MHM_DUTY_LOGGED		8
+
 typedef struct Duty
 {
 	const char *what;			/* as in "could not ..." */
@@ -23,8 +26,12 @@ typedef struct Duty
 	int			sqlerrcode;		/* of the last one */
 	volatile sig_atomic_t overdue;	/* the last one took more than own_ms */
 	instr_time	failed;
-	TimestampTz logged;
 	char		error[MHM_ERROR_LENGTH];
+	struct
+	{
+		uint32		hash;		/* of the message */
+		TimestampTz at;			/* 0: none */
+	}			logged[MHM_DUTY_LOGGED];
 	struct Duty *next;
 } Duty;
 
@@ -34,7 +41,9 @@ extern volatile sig_atomic_t mhm_duty_cancellable;
 extern void mhm_duty_add(Duty *duty);
 extern bool mhm_duty_attempt(Duty *duty);
 extern void mhm_duty_count_time(Duty *duty);
+extern void mhm_duty_excuse(Duty *duty);
 extern void mhm_duty_forget(Duty *duty);
+extern void mhm_duty_forget_others(const Duty *duty);
 extern bool mhm_duty_backs_off(const Duty *duty, double *remaining_ms);
 extern double mhm_milliseconds_since(instr_time then);
 
