@@ -55,8 +55,9 @@ static void send_notifications(void);
 static Duty evaluate_duty = {.what = "evaluate alert rules", .timeout_ms = EVALUATE_TIMEOUT_MS, .perform = evaluate_all};
 static Duty list_duty = {.what = "list tenants with alert rules", .timeout_ms = TENANT_TIMEOUT_MS, .perform = list_tenants};
 static Duty tenant_duty = {.what = "evaluate a tenant's alert rules", .timeout_ms = TENANT_TIMEOUT_MS, .own_ms = TENANT_MS,
-	.perform = evaluate_tenant};
-static Duty suspend_duty = {.what = "suspend a tenant's alert rules", .timeout_ms = TENANT_TIMEOUT_MS, .perform = suspend_tenant};
+	.perform = evaluate_tenant, .of_each = true};
+static Duty suspend_duty = {.what = "suspend a tenant's alert rules", .timeout_ms = TENANT_TIMEOUT_MS,
+	.perform = suspend_tenant, .of_each = true};
 static Duty send_duty = {.what = "send notifications", .timeout_ms = SEND_TIMEOUT_MS, .perform = send_notifications};
 
 static instr_time last_evaluation;	/* when it began */
@@ -305,25 +306,21 @@ evaluate_apart(void)
 	double		waiting_ms;
 
 	INSTR_TIME_SET_CURRENT(entered);
-	while (tenants_left > 0 && mhm_milliseconds_since(entered) < mhm_flush_interval &&
+	while (tenants_left > 0 && !ShutdownRequestPending && mhm_milliseconds_since(entered) < mhm_flush_interval &&
 		   !mhm_duty_backs_off(&tenant_duty, &waiting_ms))
 	{
 		tenants_left--;
 		if (attempt(&tenant_duty))
 			round_counts |= evaluation_began;
-		else if (ShutdownRequestPending)
-			return;
-		else if (can_be_one_tenants(&tenant_duty))
+		else if (!ShutdownRequestPending && can_be_one_tenants(&tenant_duty))
 		{
 			mhm_duty_excuse(&tenant_duty);
 			if (is_the_tenants_own() && mhm_duty_attempt(&suspend_duty))
 				round_counts = true;
 		}
-		if (ShutdownRequestPending)
-			return;
 	}
 	round_took_ms += mhm_milliseconds_since(entered);
-	if (tenants_left == 0 && round_counts)
+	if (tenants_left == 0 && round_counts && !ShutdownRequestPending)
 		note_evaluation(round_began_at, round_took_ms);
 }
 
@@ -373,6 +370,14 @@ evaluate(void)
 		if (mhm_duty_attempt(&list_duty))
 			evaluate_apart();
 	}
+}
+
+/* There are no tables: the next time is the first one */
+void
+mhm_alerts_forget(void)
+{
+	fares_apart = false;
+	tenants_left = 0;
 }
 
 void

@@ -10,5 +10,6 @@
 
 extern void mhm_alerts_add_duties(void);
 extern void mhm_alerts_after_flush(void);
+extern void mhm_alerts_forget(void);
 
 #endif							/* MHM_ALERTDUTY_H */

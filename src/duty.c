@@ -6,7 +6,7 @@
  * Owns the way a transaction of the worker is begun, and caught when it fails:
  * the error is reported in status(), logged when it is a new one or was ten
  * minutes ago, and the duty is tried again after a while that grows to a minute.
- * Called by worker.c only.
+ * Called by worker.c and alertduty.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -144,16 +144,17 @@ is_to_be_logged(Duty *duty, const char *message)
 
 	for (int i = 0; i < MHM_DUTY_LOGGED; i++)
 	{
-		TimestampTz at = duty->logged[i].at;
-
-		if (at != 0 && duty->logged[i].hash == hash)
+		/* It is of a clock that was set back */
+		if (duty->logged[i].at > now)
+			duty->logged[i].at = 0;
+		if (duty->logged[i].at != 0 && duty->logged[i].hash == hash)
 		{
-			if (now >= at && now - at < LOG_AGAIN_AFTER)
+			if (now - duty->logged[i].at < LOG_AGAIN_AFTER)
 				return false;
 			slot = i;
 			break;
 		}
-		if (at < duty->logged[slot].at)
+		if (duty->logged[i].at < duty->logged[slot].at)
 			slot = i;
 	}
 	duty->logged[slot].hash = hash;
@@ -187,8 +188,12 @@ note_failure(Duty *duty, ErrorData *error)
 	if (is_to_be_logged(duty, message))
 	{
 		/* With all that PostgreSQL says of it: where it waited, in which statement */
+		char	   *whole = psprintf("meshhook_metrics could not %s: %s", duty->what, reason);
+
+		if (error->message != NULL)
+			pfree(error->message);
+		error->message = whole;
 		error->elevel = WARNING;
-		error->message = psprintf("meshhook_metrics could not %s: %s", duty->what, reason);
 		ThrowErrorData(error);
 	}
 }
@@ -207,6 +212,11 @@ note_success(Duty *duty)
 		return;
 	}
 	published = true;
+	if (duty->of_each)
+	{
+		mhm_duty_excuse(duty);
+		return;
+	}
 	ereport(LOG,
 			errmsg("meshhook_metrics can %s again after %d failed attempts", duty->what, duty->failures));
 	mhm_duty_forget(duty);

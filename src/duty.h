@@ -22,6 +22,7 @@ typedef struct Duty
 	int			timeout_ms;
 	int			own_ms;			/* without what it waits for locks, or 0: see mhm_duty_count_time() */
 	void		(*perform) (void);	/* begun in a transaction, and commits it */
+	bool		of_each;		/* of another one each time: success is not the end of what failed */
 	int			failures;		/* in a row */
 	int			sqlerrcode;		/* of the last one */
 	volatile sig_atomic_t overdue;	/* the last one took more than own_ms */

@@ -535,7 +535,10 @@ mhm_worker_main(Datum arg)
 		if (flushed && storage_there && !ShutdownRequestPending)
 			mhm_alerts_after_flush();
 		if (flushed && !storage_there)
+		{
+			mhm_alerts_forget();
 			mhm_duty_forget_others(&flush_duty);
+		}
 		now = GetCurrentTimestamp();
 		do_if_due(&minute_duty, start_of_minute(now) != minute_closed);
 		do_if_due(&rollup_duty, has_passed(rolled_up_at, now, ROLLUP_EVERY));
