@@ -164,10 +164,15 @@ mhm_store_has_alerts(void)
 					errhint("Give them all to one role with ALTER TABLE ... OWNER TO."));
 	}
 	if (present > 0 && missing != NULL)
+	{
+		/* Created while we looked, it is there with the others the next time */
+		if (OidIsValid(get_relname_relid(missing, schema)))
+			return false;
 		ereport(ERROR,
 				errcode(ERRCODE_UNDEFINED_TABLE),
 				errmsg("table %s.%s is missing", SCHEMA_NAME, missing),
 				errhint("Apply the migrations again."));
+	}
 	return present > 0;
 }
 
