@@ -17,6 +17,9 @@ my $node = new_alert_cluster('main', probe => 1);
 my @tenants = map { "00000000-0000-0000-0000-00000000000$_" } 1 .. 3;
 my $holder = session($node);
 my $watcher = session($node);
+# It lasts for longer than a session may by itself
+$_->set_query_timer_restart for $holder, $watcher;
+
 my $level = 1;
 my $mark;
 my $errors;
@@ -73,7 +76,8 @@ SQL
 sub change_level
 {
 	$level = $level > 10 ? 1 : 50;
-	$node->safe_psql('postgres', join '; ', map { "select meshhook_metrics.gauge_set('level', $level, '{}', '$_')" } @tenants);
+	# In one statement, so that all change at once
+	ask('select ' . join ', ', map { "meshhook_metrics.gauge_set('level', $level, '{}', '$_')" } @tenants);
 	return;
 }
 
