@@ -55,15 +55,21 @@ sub counts
 	return sql("select coalesce(sum(count), 0) from meshhook_metrics.$table");
 }
 
+# All times follow from that of the beginning: at whatever time that is, and if it
+# is midnight meanwhile, what is meant to be old, or over, is, and has its own leaf
+my $today = sql("select to_char(now() at time zone 'UTC', 'YYYY-MM-DD')");
+my $noon = "timestamptz '$today 12:00:00+00'";
+my $yesterday = sql("select date '$today' - 1");
+
 my $one = session($node, 'byhand');
 my $two = session($node, 'byhand');
 
 # A late minute comes while its window is being rolled up
-bring('2026-11-24 10:01:00+00', 1);
-sql("select meshhook_metrics.close_minutes('2026-11-24 10:10:00+00')");
+bring("$yesterday 10:01:00+00", 1);
+sql("select meshhook_metrics.close_minutes('$yesterday 10:10:00+00')");
 $one->query_safe('begin; select meshhook_metrics.rollup();');
-bring('2026-11-24 10:01:30+00', 10);
-begin_to($two, "select meshhook_metrics.close_minutes('2026-11-24 10:10:30+00');");
+bring("$yesterday 10:01:30+00", 10);
+begin_to($two, "select meshhook_metrics.close_minutes('$yesterday 10:10:30+00');");
 ok(waits('select meshhook_metrics.close_minutes'), 'a late minute waits for a rollup that may have passed it');
 $one->query_safe('commit;');
 $two->query_until(qr/ended/, '');
@@ -73,8 +79,8 @@ sql('select meshhook_metrics.rollup()');
 is(counts('rollup_5m'), 11, 'the next rollup brings it there');
 
 # The same the other way round
-bring('2026-11-24 10:02:30+00', 100);
-$two->query_safe("begin; select meshhook_metrics.close_minutes('2026-11-24 10:20:00+00');");
+bring("$yesterday 10:02:30+00", 100);
+$two->query_safe("begin; select meshhook_metrics.close_minutes('$yesterday 10:20:00+00');");
 begin_to($one, 'select meshhook_metrics.rollup();');
 ok(waits('select meshhook_metrics.rollup'), 'a rollup waits for a late minute');
 $two->query_safe('commit;');
@@ -82,9 +88,9 @@ $one->query_until(qr/ended/, '');
 is(counts('rollup_5m'), 111, 'and has it');
 
 # What is not late does not wait, and two rollups wait for each other
-bring('2026-11-24 10:20:30+00', 1000);
+bring("$yesterday 10:20:30+00", 1000);
 $one->query_safe('begin; select meshhook_metrics.rollup();');
-is(sql("set lock_timeout = '1s'; select meshhook_metrics.close_minutes('2026-11-24 10:30:00+00')"), 1, 'a minute in time waits for no rollup');
+is(sql("set lock_timeout = '1s'; select meshhook_metrics.close_minutes('$yesterday 10:30:00+00')"), 1, 'a minute in time waits for no rollup');
 begin_to($two, 'select meshhook_metrics.rollup();');
 ok(waits('select meshhook_metrics.rollup'), 'one rollup at a time');
 $one->query_safe('commit;');
@@ -117,8 +123,8 @@ $one->query_safe('commit;');
 # Old leaves, one of which is being read
 sub age
 {
-	sql(<<'SQL');
-select meshhook_metrics.create_leaf('1m', now() - interval '20 days'), meshhook_metrics.create_leaf('5m', now() - interval '60 days');
+	sql(<<"SQL");
+select meshhook_metrics.create_leaf('1m', $noon - interval '20 days'), meshhook_metrics.create_leaf('5m', $noon - interval '60 days');
 update meshhook_metrics.rollup_state
 set complete_until = date_trunc('minute', now())
 where target = '1m'
@@ -162,7 +168,7 @@ is(old_leaves(), '1m', 'the leaf of minutes stays');
 # A minute that ends while maintain() has not committed waits for it, not in a circle
 $one->query_safe('begin; select meshhook_metrics.maintain();');
 bring('2050-01-01 10:05:00+00', 1);
-bring('2026-11-24 10:05:00+00', 1);
+bring("$yesterday 10:05:00+00", 1);
 begin_to($two, "select meshhook_metrics.close_minutes('2050-01-01 10:06:00+00');");
 ok(waits('select meshhook_metrics.close_minutes'), 'a minute waits for the table to be free');
 $one->query_safe('commit;');
@@ -172,7 +178,7 @@ is(old_leaves(), '', 'the leaf is gone');
 is(counts('rollup_1m'), 3, 'the minutes are there');
 
 # A leaf that cannot be compacted now is compacted later
-sql("select meshhook_metrics.create_leaf('1m', now() - interval '48 hours')");
+sql("select meshhook_metrics.create_leaf('1m', $noon - interval '3 days')");
 my $closed = sql(q{select leaf from meshhook_metrics.leaves('1m') where upper_bound < now() order by 1 limit 1});
 $one->query_safe("begin; lock table meshhook_metrics.$closed in row exclusive mode;");
 ($code, $out, $warnings) = $node->psql('byhand', 'select meshhook_metrics.maintain()');
