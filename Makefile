@@ -4,7 +4,8 @@
 #   make install          install into that PostgreSQL
 #   make installcheck     pg_regress and isolation tests against a running server
 #                         that has shared_preload_libraries = 'meshhook_metrics'
-#   make test             every test, on private clusters   (SUITES="unit regress" picks)
+#   make test             every test, on private clusters   (SUITES="unit regress" picks,
+#                         CLOCK="2028-02-28 23:58" sets their clock)
 #   make test-long        soak and fault-injection loops
 #   make demo             a small webhook engine, measured
 #   make bench            what recording, flushing, rolling up and alerting cost,
@@ -77,10 +78,10 @@ $(DATA_built): $(SQL_PARTS) Makefile
 endif
 
 test:
-	PG_CONFIG='$(PG_CONFIG)' COPT='$(COPT)' SUITES='$(SUITES)' MAKE='$(MAKE)' test/run
+	PG_CONFIG='$(PG_CONFIG)' COPT='$(COPT)' SUITES='$(SUITES)' CLOCK='$(CLOCK)' MAKE='$(MAKE)' test/run
 
 test-long:
-	PG_CONFIG='$(PG_CONFIG)' COPT='$(COPT)' SUITES='$(or $(SUITES),long)' MAKE='$(MAKE)' test/run
+	PG_CONFIG='$(PG_CONFIG)' COPT='$(COPT)' SUITES='$(or $(SUITES),long)' CLOCK='$(CLOCK)' MAKE='$(MAKE)' test/run
 
 demo:
 	@PG_CONFIG='$(PG_CONFIG)' demo/run

@@ -1,6 +1,7 @@
 # Servers whose clock jumps and whose disk is full when a test says so, without
 # any rights: see server_faults.c, which is compiled here and preloaded into
-# them. Clients see the true clock.
+# them. Clients see the clock that all tests see, that of the machine unless they
+# run at another time (CLOCK, test/lib/suites.sh).
 
 package ServerFaults;
 
@@ -19,6 +20,9 @@ our @EXPORT = qw(start_faulty set_clock fill_disk free_disk times_full);
 # what is in the paths of files that cannot grow
 my $layout = 'q q Z240';
 my $library;
+
+# What the clock of all tests is off by
+my $clock = $ENV{MHM_FAULTS} ? unpack 'q', slurp_file($ENV{MHM_FAULTS}) : 0;
 
 sub library
 {
@@ -53,7 +57,7 @@ sub start_faulty
 {
 	my ($node) = @_;
 
-	put_faults($node, 0, pack $layout, 0, 0, '');
+	put_faults($node, 0, pack $layout, $clock, 0, '');
 	local $ENV{MHM_FAULTS} = faults_file($node);
 	local $ENV{LD_PRELOAD} = library();
 	defined $node->{_pid} ? $node->restart : $node->start;
@@ -61,12 +65,12 @@ sub start_faulty
 	return;
 }
 
-# From now on the server's clock is so many seconds ahead of the true one
+# From now on the server's clock is so many seconds ahead of its clients'
 sub set_clock
 {
 	my ($node, $seconds) = @_;
 
-	put_faults($node, 0, pack 'q', $seconds * 1_000_000);
+	put_faults($node, 0, pack 'q', $clock + $seconds * 1_000_000);
 	return;
 }
 

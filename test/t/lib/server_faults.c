@@ -3,11 +3,12 @@
  * server_faults.c
  *	  A server whose clock jumps and whose disk is full when a test says so.
  *
- * Compiled and preloaded into a test's server by ServerFaults.pm; needs no
- * rights.  Both faults are what the C library reports: the real-time clock
- * (never the monotonic one) is off by so many microseconds, and what would make
- * a file longer fails with ENOSPC while blocks that exist can be overwritten,
- * as it is on a full disk.
+ * Compiled and preloaded into a test's server by ServerFaults.pm, and into all
+ * programs of a run at another time by test/lib/suites.sh; needs no rights.
+ * Both faults are what the C library reports: the real-time clock (never the
+ * monotonic one) is off by so many microseconds, and what would make a file
+ * longer fails with ENOSPC while blocks that exist can be overwritten, as it is
+ * on a full disk.
  *
  * The test writes into a file that all processes of the server have mapped, so
  * a fault begins and ends at once, everywhere.
