@@ -270,6 +270,27 @@ is(counted('alert_evaluations_total'), $seen, 'where nobody can be evaluated tha
 keep($node, 'delete from meshhook_metrics.alert_suspensions');
 end_trouble('nobody can be evaluated', $tenants[1]);
 
+# A worker that is ended while it lists the tenants has not evaluated any; the next one does
+sub await_listing
+{
+	my $listing = q(select count(*) from pg_stat_activity
+		where backend_type = 'meshhook_metrics worker' and wait_event_type = 'Lock' and query = 'list tenants with alert rules');
+
+	await(sub { ask($listing) == 1 }, 'the worker to wait while it lists the tenants');
+	return;
+}
+
+begin_trouble($tenants[1] => 'deadlock_detected');
+$holder->query_safe('lock table meshhook_metrics.alert_suspensions');
+await_listing();
+$worker = worker_pid($node);
+$seen = counted('alert_evaluations_total');
+ask("select pg_terminate_backend($worker)");
+await_status_is("worker_pid <> $worker");
+await_listing();
+is(counted('alert_evaluations_total'), $seen, 'what is ended before the tenants are known does not count as an evaluation');
+end_trouble('ended while tenants are listed', @tenants[0, 1]);
+
 transitions_ok($node, 'all of this');
 
 # Where there are no tables any more nothing is wrong with what cannot be done
