@@ -185,7 +185,7 @@ create table if not exists meshhook_metrics.rollup_state (
 ) with (fillfactor = 50);
 
 comment on table meshhook_metrics.rollup_state is
-'How far each rollup table is. live_id: the rows of live up to this one are in rollup_1m (the row 1m only). complete_until: the table has all windows before this. retained_from: partitions before this were dropped.';
+'How far each rollup table is. live_id: the rows of live up to this one are in rollup_1m (the row 1m only). complete_until: the table has all windows before this. retained_from: what there was before this may have been dropped.';
 
 -- A row that was lost is derived from the data, so that nothing is counted twice
 insert into meshhook_metrics.rollup_state (target, live_id, complete_until)

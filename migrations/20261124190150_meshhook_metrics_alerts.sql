@@ -209,7 +209,7 @@ begin
 				errcode = 'invalid_parameter_value',
 				hint = 'Insert a new rule, and delete this one.';
 	end if;
-	if new.name !~ '^[^[:cntrl:]]{1,128}$' or new.name ~ '^\s*$' then
+	if new.name !~ '^[^[:cntrl:]]{1,128}$' or new.name ~ '^[[:space:]]*$' then
 		raise exception 'a rule cannot be called "%"', pg_catalog.left(new.name, 200)
 			using
 				errcode = 'invalid_parameter_value',
@@ -395,7 +395,7 @@ begin
 				detail = 'There are more than 20, or they have more than 4000 bytes in all.',
 				hint = 'Put longer instructions behind runbook_url.';
 	end if;
-	if pg_catalog.regexp_count(annotations::pg_catalog.text, '\{\{') > 20 then
+	if pg_catalog.regexp_count(annotations::pg_catalog.text, '[{]{2}') > 20 then
 		raise exception 'annotations have more than 20 {{ }}'
 			using
 				errcode = 'invalid_parameter_value',
@@ -421,8 +421,8 @@ begin
 	for wrong in
 		select a.key, m.found[1] as placeholder
 		from pg_catalog.jsonb_each_text(annotations) a
-		cross join lateral pg_catalog.regexp_matches(a.value, '\{\{(.*?(?:\}\}|$))', 'g') m (found)
-		where m.found[1] !~ '^\s*(value|threshold|labels\.[a-zA-Z_][a-zA-Z0-9_]*)\s*\}\}$'
+		cross join lateral pg_catalog.regexp_matches(a.value, '[{]{2}(.*?(?:[}]{2}|$))', 'g') m (found)
+		where m.found[1] !~ '^[[:space:]]*(value|threshold|labels[.][a-zA-Z_][a-zA-Z0-9_]*)[[:space:]]*[}]{2}$'
 		limit 1
 	loop
 		raise exception 'annotation "%" has {{%, which is not known', wrong.key, pg_catalog.left(wrong.placeholder, 200)
@@ -431,7 +431,7 @@ begin
 				hint = 'A text can have {{ value }}, {{ threshold }} and {{ labels.x }} for the label x, each with }} at its end.';
 	end loop;
 
-	if annotations ->> 'runbook_url' !~ '^https?://[^\s]+$' then
+	if annotations ->> 'runbook_url' !~ '^https?://[^[:space:]]+$' then
 		raise exception 'runbook_url cannot be "%"', pg_catalog.left(annotations ->> 'runbook_url', 200)
 			using
 				errcode = 'invalid_parameter_value',
@@ -505,13 +505,13 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-	if new.name !~ '^[^[:cntrl:]]{1,128}$' or new.name ~ '^\s*$' then
+	if new.name !~ '^[^[:cntrl:]]{1,128}$' or new.name ~ '^[[:space:]]*$' then
 		raise exception 'a receiver cannot be called "%"', pg_catalog.left(new.name, 200)
 			using
 				errcode = 'invalid_parameter_value',
 				hint = 'A name has 1 to 128 characters, not only blanks, and no line breaks or other control characters.';
 	end if;
-	if new.url !~ '^https?://[^\s]+$' then
+	if new.url !~ '^https?://[^[:space:]]+$' then
 		raise exception 'receiver "%" cannot have url "%"', new.name, pg_catalog.left(new.url, 200)
 			using
 				errcode = 'invalid_parameter_value',
@@ -523,7 +523,7 @@ begin
 			from pg_catalog.jsonb_each(new.headers) h
 			where pg_catalog.jsonb_typeof(h.value) <> 'string'
 				or h.key !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+$'
-				or h.value #>> '{}' ~ '[\r\n]')
+				or h.value #>> '{}' ~ E'[\r\n]')
 	then
 		raise exception 'receiver "%" has headers that are none', new.name
 			using

@@ -25,13 +25,13 @@ begin
 	return (
 		select left(string_agg(
 			case
-				when t.token[1] !~ '^\{\{' then t.token[1]
+				when t.token[1] !~ '^[{]{2}' then t.token[1]
 				when p.name = 'value' then coalesce(n.shown, 'no data')
 				when p.name = 'threshold' then threshold::text
-				when p.name ~ '^labels\.' then coalesce(labels ->> substr(p.name, 8), '')
+				when p.name ~ '^labels[.]' then coalesce(labels ->> substr(p.name, 8), '')
 				else t.token[1]
 			end, '' order by t.position), 2000)
-		from regexp_matches(template, '\{\{\s*[a-zA-Z0-9_.]+\s*\}\}|(?:(?!\{\{).)+|\{', 'g') with ordinality t (token, position)
+		from regexp_matches(template, '[{]{2}[[:space:]]*[a-zA-Z0-9_.]+[[:space:]]*[}]{2}|(?:(?![{]{2}).)+|[{]', 'g') with ordinality t (token, position)
 		cross join lateral (select btrim(t.token[1], E'{} \t\r\n') as name) p
 		-- Six digits are enough for people
 		cross join (
@@ -62,7 +62,7 @@ begin
 		select coalesce(
 			jsonb_object_agg(a.key,
 				case
-					when a.value ~ '\{\{' then coalesce(
+					when a.value ~ '[{]{2}' then coalesce(
 						meshhook_metrics.alert_text(a.value, alert_annotations.value, alert_annotations.threshold, alert_annotations.labels), '')
 					else a.value
 				end),
@@ -205,6 +205,11 @@ begin
 		at := last;
 	end if;
 
+	-- No suspension is for longer than an hour: one that is, is of a clock that was set
+	-- back since
+	delete from meshhook_metrics.alert_suspensions s
+	where s.until < evaluate_tenant_alerts.at - interval '1 day'
+		or s.until > evaluate_tenant_alerts.at + interval '2 hours';
 	suspended := array(
 		select s.tenant_id
 		from meshhook_metrics.alert_suspensions s
@@ -224,7 +229,7 @@ begin
 			and r.last_error is not null
 			and (tenants is null or r.tenant_id = any (tenants))
 			and r.tenant_id <> all (suspended)
-		order by r.last_error_at, r.id
+		order by least(r.last_error_at, evaluate_tenant_alerts.at), r.id
 		limit failed_at_a_time
 		for update skip locked);
 	select array_agg(v.rule_id), array_agg(v.version), array_agg(v.labels), array_agg(v.value), array_agg(v.error)
@@ -481,8 +486,6 @@ begin
 		and (e.error is not null or r.last_error is not null);
 
 	told := meshhook_metrics.write_notifications(evaluate_tenant_alerts.at, resolved, tenants);
-	delete from meshhook_metrics.alert_suspensions s
-	where s.until < evaluate_tenant_alerts.at - interval '1 day';
 	update meshhook_metrics.alert_state s
 	set
 		evaluated_at = evaluate_tenant_alerts.at,

@@ -141,9 +141,11 @@ begin
 		where n.created_at < pg_catalog.now() - kept;
 	end if;
 
-	-- Dropping comes last: it locks the whole table until the end of the transaction
+	-- Dropping comes last: it locks the whole table until the end of the transaction.
+	-- What is noted is what was there: where the clock was set back since, partitions
+	-- for times that are still to come can be old.
 	for part in
-		select t.target, l.leaf, l.upper_bound
+		select t.target, t.step, l.leaf, l.upper_bound
 		from meshhook_metrics.rollup_targets() t
 		cross join lateral meshhook_metrics.retention(t.target) r (retention)
 		cross join lateral meshhook_metrics.leaves(t.target) l
@@ -162,9 +164,16 @@ begin
 			from meshhook_metrics.rollup_state s
 			where s.target = part.target
 			for update nowait;
+			-- Mostly there is something at its end, which an index finds
+			execute pg_catalog.format(
+				'select $2 + coalesce('
+				'(select pg_catalog.max(r.bucket) from meshhook_metrics.%1$I r where r.bucket >= $1 - $2), '
+				'(select pg_catalog.max(r.bucket) from meshhook_metrics.%1$I r))', part.leaf)
+			into begins
+			using part.upper_bound, part.step;
 			execute pg_catalog.format('drop table meshhook_metrics.%I', part.leaf);
 			update meshhook_metrics.rollup_state s
-			set retained_from = greatest(s.retained_from, part.upper_bound)
+			set retained_from = greatest(s.retained_from, begins)
 			where s.target = part.target;
 		exception when lock_not_available then
 			raise warning 'meshhook_metrics.% was not dropped: %', part.leaf, sqlerrm

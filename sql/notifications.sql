@@ -104,7 +104,8 @@ begin
 						'status', n.status,
 						'labels', n.all_labels,
 						'annotations', n.texts,
-						'startsAt', to_char(n.starts_at, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+						-- It may have begun by a clock that was set back since
+						'startsAt', to_char(least(n.starts_at, n.ends_at, write_notifications.at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
 						'endsAt', coalesce(to_char(n.ends_at, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), '0001-01-01T00:00:00Z'),
 						'generatorURL', '',
 						'fingerprint', n.fingerprint)
@@ -265,6 +266,18 @@ begin
 			and l.dead_at is null
 			and l.attempts >= 12
 			and l.next_attempt_at <= clock_timestamp()
+		for update skip locked) l
+	where w.id = l.id;
+
+	-- No wait is that long: one that is, is of a clock that was set back since
+	update meshhook_metrics.alert_notifications w
+	set next_attempt_at = clock_timestamp()
+	from (
+		select l.id
+		from meshhook_metrics.alert_notifications l
+		where l.delivered_at is null
+			and l.dead_at is null
+			and l.next_attempt_at > clock_timestamp() + interval '11 minutes'
 		for update skip locked) l
 	where w.id = l.id;
 

@@ -183,7 +183,7 @@ declare
 	listed constant text := 'increase, rate, avg, min, max, last, count, p50, p75, p90, p95, p99, p99.9 and others from p0 to p100';
 	applicable text;
 begin
-	if aggregate ~ '^p(100(\.0{1,9})?|[0-9]{1,2}(\.[0-9]{1,9})?)$' then
+	if aggregate ~ '^p(100([.]0{1,9})?|[0-9]{1,2}([.][0-9]{1,9})?)$' then
 		quantile := substr(aggregate, 2)::numeric / 100;
 	elsif aggregate not in ('increase', 'rate', 'avg', 'min', 'max', 'last', 'count') then
 		raise exception 'there is no aggregate "%"', aggregate
@@ -490,6 +490,8 @@ begin
 			into flushed
 			from meshhook_metrics.flush_state f;
 		end if;
+		-- Any of them may be of a clock that was set back since
+		flushed := least(flushed, clock_timestamp());
 		expression := 'q.value / extract(epoch from '
 			'case when q.bucket < $11 and $11 < q.bucket + $3 then $11 - q.bucket else $3 end)::double precision';
 	else

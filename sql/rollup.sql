@@ -67,8 +67,8 @@ begin
 	from (
 		select
 			c.relname::text,
-			pg_catalog.substring(b.bounds, 'FROM \(''([^'']+)''\)')::timestamptz as bound,
-			pg_catalog.substring(b.bounds, 'TO \(''([^'']+)''\)')::timestamptz
+			pg_catalog.substring(b.bounds, 'FROM [(]''([^'']+)''[)]')::timestamptz as bound,
+			pg_catalog.substring(b.bounds, 'TO [(]''([^'']+)''[)]')::timestamptz
 		from pg_catalog.pg_inherits i
 		join pg_catalog.pg_class c
 			on c.oid = i.inhrelid

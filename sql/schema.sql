@@ -13,9 +13,9 @@ begin
 		on n.oid operator(pg_catalog.=) p.pronamespace
 	where n.nspname operator(pg_catalog.=) 'meshhook_metrics'
 		and (
-			p.proname operator(pg_catalog.~~) 'histogram%'
-			or p.proname operator(pg_catalog.~~) 'query\_range%'
-			or p.proname operator(pg_catalog.~~) 'alert\_%'
+			pg_catalog.starts_with(p.proname::pg_catalog.text, 'histogram')
+			or pg_catalog.starts_with(p.proname::pg_catalog.text, 'query_range')
+			or pg_catalog.starts_with(p.proname::pg_catalog.text, 'alert_')
 			or p.proname operator(pg_catalog.=) any (array[
 				'inc', 'gauge_set', 'gauge_add', 'observe', 'observe_since', 'record', 'describe', 'reset',
 				'snapshot', 'status', 'prometheus', 'flush',

@@ -188,8 +188,13 @@ count_of_value(const MhmHistogramBody *body, double value)
 static inline void
 note_time(MhmSeries *series, TimestampTz now)
 {
-	/* Once a second is enough, and keeps this line shared between caches */
-	if (now - (TimestampTz) pg_atomic_read_u64(&series->updated_at) >= USECS_PER_SEC)
+	TimestampTz age = now - (TimestampTz) pg_atomic_read_u64(&series->updated_at);
+
+	/*
+	 * Once a second is enough, and keeps this line shared between caches.  What is
+	 * far ahead is of a clock that was set back; others' times can be a little ahead.
+	 */
+	if (age >= USECS_PER_SEC || age < -USECS_PER_MINUTE)
 		pg_atomic_write_u64(&series->updated_at, (uint64) now);
 }
 

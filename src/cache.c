@@ -125,14 +125,17 @@ make_room(Size bytes)
 	slots *= 2;
 }
 
-/* Is what the cache says still what the registry would say? */
+/*
+ * Is what the cache says still what the registry would say?  That there is no room is
+ * asked again after a second, and where the clock was set back (an age below zero).
+ */
 static inline bool
 is_current(const CacheEntry *entry)
 {
 	if (likely(entry->target.reason == MHM_DISCARD_NONE))
 		return true;
 	return entry->room_epoch == pg_atomic_read_u32(&mhm_region->room_epoch) &&
-		GetCurrentTimestamp() - entry->found_at < USECS_PER_SEC;
+		(uint64) (GetCurrentTimestamp() - entry->found_at) < USECS_PER_SEC;
 }
 
 void

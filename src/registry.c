@@ -317,13 +317,20 @@ finish_retiring(bool unflushed)
 static uint32
 retire_idle_locked(TimestampTz idle_since)
 {
+	TimestampTz now = GetCurrentTimestamp();
+
 	for (uint32 i = 0; i < mhm_region->geometry.series_slots; i++)
 	{
 		MhmSeries  *series = &mhm_series[i];
+		TimestampTz updated_at;
 
-		if (series->live == MHM_SERIES_LIVE &&
-			(TimestampTz) pg_atomic_read_u64(&series->updated_at) < idle_since &&
-			is_flushed(i))
+		if (series->live != MHM_SERIES_LIVE)
+			continue;
+		updated_at = (TimestampTz) pg_atomic_read_u64(&series->updated_at);
+		/* Recorded to by a clock that was set back since: idle from now on */
+		if (updated_at > now)
+			pg_atomic_write_u64(&series->updated_at, (uint64) now);
+		else if (updated_at < idle_since && is_flushed(i))
 			begin_retiring(series);
 	}
 	return finish_retiring(false);

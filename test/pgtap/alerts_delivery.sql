@@ -299,6 +299,19 @@ select is(meshhook_metrics.send_notifications(), 0::bigint, 'and for the answers
 reset role;
 select results_eq('select attempts, is_delivered from waiting', 'values (1, true)', 'that, no more');
 
+-- Written, taken or failed by a clock that was set back since
+delete from meshhook_metrics.alert_notifications;
+select pg_temp.write('ahead', 1, 'ops');
+select pg_temp.write('next', 1, 'ops');
+select pg_temp.write('later', 2, 'ops');
+update meshhook_metrics.alert_notifications set next_attempt_at = clock_timestamp() + interval '12 days' where payload ->> 'named' = 'ahead';
+update meshhook_metrics.alert_notifications set next_attempt_at = clock_timestamp() + interval '10 minutes' where payload ->> 'named' = 'later';
+select is(pg_temp.claim(), 'ahead', 'nothing waits for longer than there are waits');
+select is(pg_temp.finish('ahead'), true, 'it is delivered');
+select is(pg_temp.claim(), 'next', 'and what was behind it goes');
+select is(pg_temp.finish('next'), true, 'as well');
+delete from meshhook_metrics.alert_notifications;
+
 -- Who inherits the right to call, and not to see
 create role worker in role service_role;
 select pg_temp.write('unseen', 1, 'hook');

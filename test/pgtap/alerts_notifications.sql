@@ -263,5 +263,18 @@ select is((select string_agg(distinct format('%s: %s', n.receiver, n.dead), ', '
 		select receiver, dead_at is not null as is_dead, string_agg(no::text, ' ') filter (where dead_at is not null) over (partition by receiver order by no rows between unbounded preceding and unbounded following) as dead
 		from (select *, row_number() over (partition by receiver order by id) as no from meshhook_metrics.alert_notifications) n) n),
 	'default: 1 3, other: 1', 'beyond twenty of a rule and receiver the oldest give way, but what is taken');
+-- Of what has begun by a clock that was set back since
+select pg_temp.clear(), pg_temp.rule();
+select pg_temp.sample('depth', pg_temp.t(100000), 11);
+select pg_temp.evaluate(100000);
+select pg_temp.sample('depth', pg_temp.t(500), 5);
+select pg_temp.evaluate(500);
+select results_eq($$
+	select a ->> 'status', a ->> 'startsAt', a ->> 'endsAt'
+	from meshhook_metrics.alert_notifications n, jsonb_array_elements(n.payload -> 'alerts') a
+	order by n.id $$, $$ values
+	('firing', '2024-01-17T13:46:40.000000Z', '0001-01-01T00:00:00Z'),
+	('resolved', '2024-01-16T10:08:20.000000Z', '2024-01-16T10:08:20.000000Z') $$, 'no alert is told to have begun after its end');
+
 select * from finish();
 rollback;

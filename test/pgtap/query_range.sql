@@ -305,5 +305,18 @@ select doesnt_match(pg_temp.plan('{2031-03-11,2031-03-11,2031-03-11,2031-03-12,2
 select matches(pg_temp.plan('{2031-03-09,2031-03-09,2031-03-09,2031-03-12,2031-03-12}'),
 	'rollup_5m_20310303(.|\n)*rollup_5m_20310310', 'in both weeks, where it is in both');
 
+-- The newest bucket is not longer than until now, though a clock that was set back since has left times ahead
+select pg_temp.series('ticks_total', 'counter') as ticks \gset
+select pg_temp.live(:ticks, now(), 5, 1, 86400);
+select pg_temp.complete('1m', date_trunc('minute', now()) + interval '12 days');
+insert into meshhook_metrics.flush_state values (2, 1, now() + interval '12 days');
+create temp table rates as
+select r.value, extract(epoch from now() - r.bucket) as at_least
+from meshhook_metrics.query_range('ticks_total', date_trunc('day', now()), now() + interval '1 minute', '1 day', aggregate => 'rate') r
+where r.bucket <= now();
+select ok(86400 / value between at_least and extract(epoch from clock_timestamp() - date_trunc('day', now())), 'the rate of today is that of what has passed of it')
+from rates;
+select is((select count(*) from rates), 1::bigint, 'there is one');
+
 select * from finish();
 rollback;

@@ -1,6 +1,7 @@
 # A clock that is set, back or forth, by seconds or a day: everything is stored
 # once all the same, at once, in the minutes that the clock showed, and what
-# had been rolled up of these is rolled up again.
+# had been rolled up of these is rolled up again. When a clock that was weeks
+# ahead is set right, what was noted by it holds nothing up.
 
 use strict;
 use warnings;
@@ -168,6 +169,84 @@ cmp_ok($errors, '<=', 3, 'the worker had no trouble but, perhaps, with jumps for
 is("$last_error|$pid", "|$worker", 'none that has lasted');
 is(scalar(grep { /WARNING|ERROR|FATAL/ && !/canceling statement due to (?:statement|lock) timeout/ } split /\n/, log_since($node, $mark)), 0,
 	'nor the log');
+
+# A session that has found no room looks again, whatever became of the clock
+my $tenant = '00000000-0000-0000-0000-000000000001';
+my $recorder = session($node);
+
+sub record_third
+{
+	$recorder->query_safe("select meshhook_metrics.inc('room_total', 1, '{\"n\": \"3\"}', '$tenant')");
+	return;
+}
+
+sub third_has_room
+{
+	return $node->safe_psql('postgres', "select count(*) from meshhook_metrics.snapshot('$tenant') where labels = '{\"n\": \"3\"}'") == 1;
+}
+
+$recorder->query_safe("select meshhook_metrics.inc('room_total', 1, jsonb_build_object('n', n::text), '$tenant') from generate_series(1, 2) n");
+$node->safe_psql('postgres', "insert into meshhook_metrics.settings (name, tenant_id, value) values ('max_series', '$tenant', '2')");
+await(
+	sub {
+		$node->safe_psql('postgres', "select meshhook_metrics.flush(); select meshhook_metrics.inc('full_total', 1, '{}', '$tenant')");
+		return discarded($node, 'tenant_limit') > 0;
+	},
+	'the quota to be known');
+record_third();
+ok(!third_has_room(), 'a third series has no room');
+$node->safe_psql('postgres', "update meshhook_metrics.settings set value = '10' where name = 'max_series'");
+set_clock($node, 2 * 86400);
+await(
+	sub {
+		$node->safe_psql('postgres', "select meshhook_metrics.flush(); select meshhook_metrics.inc('full_total', 1, '{}', '$tenant')");
+		return $node->safe_psql('postgres', "select count(*) from meshhook_metrics.snapshot('$tenant') where metric = 'full_total' and labels = '{}'") == 1;
+	},
+	'the new quota to be known');
+record_third();
+ok(third_has_room(), 'the clock was set back, and a session that has found no room looks again');
+$recorder->quit;
+
+# Weeks ahead everything of the present is older than its retention
+set_clock($node, 3 * 86400);
+record();
+$node->safe_psql('postgres', q{select meshhook_metrics.inc('going_total'), meshhook_metrics.inc('staying_total')});
+await(sub { stored_total($node, 'going_total') eq '1|1' }, 'samples of the present to be stored');
+set_clock($node, 20 * 86400);
+$node->safe_psql('postgres', q{select meshhook_metrics.inc('going_total'), meshhook_metrics.inc('staying_total')});
+await(sub { $node->safe_psql('postgres', <<'SQL') eq 't' }, 'the worker to delete what is old');
+select min(lower_bound) > clock_timestamp() - interval '9 days' and max(lower_bound) > clock_timestamp() + interval '1 day'
+from meshhook_metrics.leaves('1m')
+SQL
+set_clock($node, 3 * 86400 + 3600);
+$node->safe_psql('postgres', q{select meshhook_metrics.inc('staying_total')});
+is($node->safe_psql('postgres', q{select clock_timestamp() - updated_at < interval '1 minute' and updated_at <= clock_timestamp() from meshhook_metrics.snapshot() where metric = 'staying_total'}),
+	't', 'a sample of the present is the last one of its series');
+$node->safe_psql('postgres', q{select meshhook_metrics.inc('present_total', 10)});
+await(sub { stored_total($node, 'present_total') eq '1|10' }, 'what is recorded when the clock is right to be stored');
+set_clock($node, 3 * 86400 + 3 * 3600);
+await(sub { $node->safe_psql('postgres', <<'SQL') eq 't' }, 'its minute to be closed');
+select sum(rollup.count) = 1
+from meshhook_metrics.rollup_1m rollup
+	join meshhook_metrics.series on series.id = rollup.series_id
+where series.metric = 'present_total'
+SQL
+await(sub { $node->safe_psql('postgres', <<'SQL') eq '0' }, 'times of series that are ahead to be set right');
+select count(*) from meshhook_metrics.snapshot() where updated_at > clock_timestamp()
+SQL
+pass('a series that nobody records to any more is idle from now on');
+is($node->safe_psql('postgres', q{select count(*) from meshhook_metrics.rollup_state where retained_from > clock_timestamp()}), 0,
+	'nothing of the time to come counts as deleted');
+$node->safe_psql('postgres', 'select meshhook_metrics.rollup()');
+for my $table (qw(rollup_5m rollup_1h))
+{
+	is($node->safe_psql('postgres', <<"SQL"), 10, "what is recorded when the clock is right comes into $table");
+select sum(rollup.sum)
+from meshhook_metrics.$table rollup
+	join meshhook_metrics.series on series.id = rollup.series_id
+where series.metric = 'present_total'
+SQL
+}
 
 $node->stop;
 done_testing();
