@@ -5,7 +5,7 @@
 #   make installcheck     pg_regress and isolation tests against a running server
 #                         that has shared_preload_libraries = 'meshhook_metrics'
 #   make test             every test, on private clusters   (SUITES="unit regress" picks,
-#                         CLOCK="2028-02-28 23:58" sets their clock)
+#                         CLOCK="2028-02-28 23:58 UTC" sets their clock)
 #   make test-long        soak and fault-injection loops
 #   make demo             a small webhook engine, measured
 #   make bench            what recording, flushing, rolling up and alerting cost,

@@ -164,6 +164,8 @@ select lives_ok($$ update meshhook_metrics.rollup_5m set histogram = (select mes
 -- Tables, leaves, policies, grants, triggers and functions that were dropped
 drop table meshhook_metrics.flush_state, meshhook_metrics.settings, meshhook_metrics.rollup_1h, meshhook_metrics.alert_state, meshhook_metrics.alerts,
 	meshhook_metrics.alert_events, meshhook_metrics.alert_notifications, meshhook_metrics.alert_suspensions;
+-- Or else the last month's hours would be taken for made, just after it
+update meshhook_metrics.rollup_state set complete_until = '-infinity' where target = '1h';
 drop policy tenants_read_their_own on meshhook_metrics.live;
 drop policy tenants_manage_their_own on meshhook_metrics.alert_rules;
 drop index meshhook_metrics.live_tenant, meshhook_metrics.series_key, meshhook_metrics.rollup_1m_bucket, meshhook_metrics.alert_rules_failing;

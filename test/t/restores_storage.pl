@@ -14,6 +14,7 @@ use POSIX qw(strftime);
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+await_midnight();
 my $tenant_a = 'aaaaaaaa-0000-0000-0000-000000000001';
 my $tenant_b = 'bbbbbbbb-0000-0000-0000-000000000002';
 my $began = strftime('%Y-%m-%d %H:%M:%S+00', gmtime);

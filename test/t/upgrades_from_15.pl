@@ -17,6 +17,7 @@ use Test::More;
 plan skip_all => 'there is no earlier PostgreSQL, from 15 on, with its headers beside the one under test'
   if !$ENV{MHM_OLD_PG_CONFIG};
 
+await_midnight();
 my $tenant_a = 'aaaaaaaa-0000-0000-0000-000000000001';
 my $tenant_b = 'bbbbbbbb-0000-0000-0000-000000000002';
 my $old_bindir = dirname($ENV{MHM_OLD_PG_CONFIG});

@@ -21,7 +21,7 @@ our @EXPORT = qw(
   new_metrics_cluster new_plain_cluster configure session
   region_objects remember_region kill_server
   totals everything exposition counter discarded
-  same_ok consistent_ok log_mark log_since await
+  same_ok consistent_ok log_mark log_since await await_midnight
   install_storage supabase_roles as_tenant
   flush await_status stored_total worker_pid
 );
@@ -158,6 +158,14 @@ sub await
 		die "timed out waiting for $what" if $attempts-- <= 0;
 		Time::HiRes::usleep(100_000);
 	}
+	return;
+}
+
+# Where a day is over, the worker makes and compacts partitions. A test that counts
+# these begins after midnight where it might not end before.
+sub await_midnight
+{
+	await(sub { time % 86400 < 86400 - 120 }, 'midnight');
 	return;
 }
 
