@@ -206,10 +206,10 @@ begin
 	end if;
 
 	-- No suspension is for longer than an hour: one that is, is of a clock that was set
-	-- back since
+	-- back since. The worker lists by the same bound whom it evaluates apart.
 	delete from meshhook_metrics.alert_suspensions s
 	where s.until < evaluate_tenant_alerts.at - interval '1 day'
-		or s.until > evaluate_tenant_alerts.at + interval '2 hours';
+		or s.until > greatest(evaluate_tenant_alerts.at, clock_timestamp()) + interval '2 hours';
 	suspended := array(
 		select s.tenant_id
 		from meshhook_metrics.alert_suspensions s

@@ -164,6 +164,8 @@ begin
 			from meshhook_metrics.rollup_state s
 			where s.target = part.target
 			for update nowait;
+			-- The table first, as everybody does who locks both
+			execute pg_catalog.format('lock table only meshhook_metrics.%I in access share mode', 'rollup_' || part.target);
 			-- Mostly there is something at its end, which an index finds
 			execute pg_catalog.format(
 				'select $2 + coalesce('
@@ -175,7 +177,7 @@ begin
 			update meshhook_metrics.rollup_state s
 			set retained_from = greatest(s.retained_from, begins)
 			where s.target = part.target;
-		exception when lock_not_available then
+		exception when lock_not_available or deadlock_detected then
 			raise warning 'meshhook_metrics.% was not dropped: %', part.leaf, sqlerrm
 				using hint = 'Another session uses it; the next run tries again.';
 		end;

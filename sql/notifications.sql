@@ -240,6 +240,9 @@ set search_path = pg_catalog, pg_temp
 rows 10
 as $$
 #variable_conflict use_column
+declare
+	-- Once, so that an index serves
+	present constant timestamptz := clock_timestamp();
 begin
 	if n is null or n not between 1 and 1000 then
 		raise exception 'n is %', coalesce(n::text, 'null')
@@ -254,6 +257,18 @@ begin
 				errcode = 'insufficient_privilege',
 				hint = 'SET ROLE service_role, or another role that has BYPASSRLS of its own: members of it do not inherit that.';
 	end if;
+	-- No wait is that long: one that is, is of a clock that was set back since
+	update meshhook_metrics.alert_notifications w
+	set next_attempt_at = present
+	from (
+		select l.id
+		from meshhook_metrics.alert_notifications l
+		where l.delivered_at is null
+			and l.dead_at is null
+			and l.next_attempt_at > present + interval '11 minutes'
+		for update skip locked) l
+	where w.id = l.id;
+
 	-- Taken as often as finish_notification() allows, and never finished
 	update meshhook_metrics.alert_notifications w
 	set
@@ -265,19 +280,7 @@ begin
 		where l.delivered_at is null
 			and l.dead_at is null
 			and l.attempts >= 12
-			and l.next_attempt_at <= clock_timestamp()
-		for update skip locked) l
-	where w.id = l.id;
-
-	-- No wait is that long: one that is, is of a clock that was set back since
-	update meshhook_metrics.alert_notifications w
-	set next_attempt_at = clock_timestamp()
-	from (
-		select l.id
-		from meshhook_metrics.alert_notifications l
-		where l.delivered_at is null
-			and l.dead_at is null
-			and l.next_attempt_at > clock_timestamp() + interval '11 minutes'
+			and l.next_attempt_at <= present
 		for update skip locked) l
 	where w.id = l.id;
 
@@ -291,7 +294,7 @@ begin
 			from meshhook_metrics.alert_notifications w
 			where w.delivered_at is null
 				and w.dead_at is null
-				and w.next_attempt_at <= clock_timestamp()
+				and w.next_attempt_at <= present
 				and (
 					not claim_notifications.with_url
 					or exists (
@@ -316,7 +319,7 @@ begin
 			join heads h
 				on h.id = w.id
 			-- Another may have taken it since
-			where w.next_attempt_at <= clock_timestamp()
+			where w.next_attempt_at <= present
 				and w.delivered_at is null
 				and w.dead_at is null
 			order by h.turn, w.id

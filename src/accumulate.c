@@ -188,14 +188,22 @@ count_of_value(const MhmHistogramBody *body, double value)
 static inline void
 note_time(MhmSeries *series, TimestampTz now)
 {
-	TimestampTz age = now - (TimestampTz) pg_atomic_read_u64(&series->updated_at);
+	TimestampTz updated_at = (TimestampTz) pg_atomic_read_u64(&series->updated_at);
 
 	/*
-	 * Once a second is enough, and keeps this line shared between caches.  What is
-	 * far ahead is of a clock that was set back; others' times can be a little ahead.
+	 * What is far ahead is of a clock that was set back, unless ours is the time of a
+	 * statement that began long ago.
 	 */
-	if (age >= USECS_PER_SEC || age < -USECS_PER_MINUTE)
-		pg_atomic_write_u64(&series->updated_at, (uint64) now);
+	if (unlikely(updated_at - now > USECS_PER_MINUTE))
+	{
+		now = GetCurrentTimestamp();
+		if (updated_at - now <= USECS_PER_MINUTE)
+			return;
+	}
+	/* Once a second is enough, and keeps this line shared between caches */
+	else if (now - updated_at < USECS_PER_SEC)
+		return;
+	pg_atomic_write_u64(&series->updated_at, (uint64) now);
 }
 
 /* Count a discard in a stripe that is held, when nothing else is at stake */

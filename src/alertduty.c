@@ -142,7 +142,8 @@ list_tenants(void)
 		"  select a.tenant_id from meshhook_metrics.alerts a) t "
 		"where t.tenant_id is not null "
 		"  and t.tenant_id not in ("
-		"    select s.tenant_id from meshhook_metrics.alert_suspensions s where s.until > clock_timestamp()) "
+		"    select s.tenant_id from meshhook_metrics.alert_suspensions s "
+		"    where s.until between clock_timestamp() and clock_timestamp() + interval '2 hours') "
 		"order by t.tenant_id";
 
 	round_counts = false;

@@ -98,15 +98,20 @@ mhm_value_check(MhmOperation operation, double value,
 /*
  * About the time: the start of the statement, or where that has been running
  * for long, the time of one of the latest calls.  Asking the clock at every
- * call would take as long as the rest of it.
+ * call would take as long as the rest of it.  Where a statement begins before
+ * the one before it, the clock was set back.
  */
 static inline TimestampTz
 about_now(void)
 {
 	static TimestampTz asked = 0;
+	static TimestampTz last_began = 0;
 	static uint32 calls = 0;
 	TimestampTz began = GetCurrentStatementStartTimestamp();
 
+	if (unlikely(began < last_began))
+		asked = 0;
+	last_began = began;
 	if (unlikely(++calls % CALLS_BETWEEN_CLOCK_READINGS == 0))
 		asked = GetCurrentTimestamp();
 	return Max(began, asked);

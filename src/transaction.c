@@ -206,7 +206,8 @@ mhm_transaction_add(const MhmSampleKey *key, const MhmTarget *target,
 static void
 count_everything(void)
 {
-	TimestampTz now = GetCurrentStatementStartTimestamp();
+	/* Not when the statement began: a procedure that commits can go on for days */
+	TimestampTz now = GetCurrentTimestamp();
 
 	for (Size i = 0; i < samples_used; i++)
 	{

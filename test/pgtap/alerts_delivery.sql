@@ -310,6 +310,9 @@ select is(pg_temp.claim(), 'ahead', 'nothing waits for longer than there are wai
 select is(pg_temp.finish('ahead'), true, 'it is delivered');
 select is(pg_temp.claim(), 'next', 'and what was behind it goes');
 select is(pg_temp.finish('next'), true, 'as well');
+update meshhook_metrics.alert_notifications set attempts = 12, next_attempt_at = clock_timestamp() + interval '12 days' where payload ->> 'named' = 'later';
+select is(pg_temp.claim(), '', 'nor is it taken more often than there are attempts');
+select results_eq($$ select is_dead from waiting where named = 'later' $$, 'values (true)', 'but given up');
 delete from meshhook_metrics.alert_notifications;
 
 -- Who inherits the right to call, and not to see

@@ -94,13 +94,13 @@ select meshhook_metrics.suspend_alerts(pg_temp.t(200000), :'a', 'anew');
 select is((select pg_temp.seconds(until) from meshhook_metrics.alert_suspensions), '200060', 'and begins with a minute again');
 
 -- By a clock that was set back since
-select meshhook_metrics.suspend_alerts(pg_temp.t(200000 + 12 * 86400), :'a', 'ahead');
+select meshhook_metrics.suspend_alerts(clock_timestamp() + interval '12 days', :'a', 'ahead');
 select pg_temp.evaluate(200100);
 select is((select count(*) from meshhook_metrics.alert_suspensions), 0::bigint, 'nobody is left alone for longer than that, by whatever clock');
 select is((select count(*) from meshhook_metrics.alert_rules where last_error is not null), 0::bigint, 'and the rules are evaluated');
-select meshhook_metrics.suspend_alerts(pg_temp.t(200100 + 3600), :'a', 'ahead');
+select meshhook_metrics.suspend_alerts(clock_timestamp(), :'a', 'now');
 select pg_temp.evaluate(200100);
-select is((select count(*) from meshhook_metrics.alert_suspensions), 1::bigint, 'but for that');
+select is((select count(*) from meshhook_metrics.alert_suspensions), 1::bigint, 'but for that, whatever time is evaluated');
 
 -- A thousand active alerts of a tenant
 select pg_temp.clear();

@@ -248,5 +248,30 @@ where series.metric = 'present_total'
 SQL
 }
 
+# Who records in a statement that began long ago does not set the time of a series back
+my $holder = session($node);
+my $late = session($node);
+for my $on_commit ('off', 'on')
+{
+	my $began = $on_commit eq 'off' ? 4 : 5;
+
+	set_clock($node, $began * 86400);
+	$holder->query_safe('select pg_advisory_lock(1)');
+	$late->query_until(qr/begun/, <<"SQL");
+set meshhook_metrics.on_commit = $on_commit;
+\\echo begun
+do \$\$ begin perform pg_advisory_xact_lock(1); perform meshhook_metrics.inc('late_total'); end \$\$;
+\\echo ended
+SQL
+	await(sub { $node->safe_psql('postgres', q{select count(*) from pg_locks where locktype = 'advisory' and not granted}) == 1 }, 'the statement to have begun');
+	set_clock($node, $began * 86400 + 3600);
+	$node->safe_psql('postgres', q{select meshhook_metrics.inc('late_total')});
+	$holder->query_safe('select pg_advisory_unlock(1)');
+	$late->query_until(qr/ended/, '');
+	is($node->safe_psql('postgres', q{select value, clock_timestamp() - updated_at < interval '1 minute' from meshhook_metrics.snapshot() where metric = 'late_total'}),
+		$on_commit eq 'off' ? '2|t' : '4|t', "a late sample does not make its series older, with on_commit $on_commit");
+}
+$_->quit for $holder, $late;
+
 $node->stop;
 done_testing();
