@@ -54,19 +54,33 @@ as $$
 declare
 	this record;
 	part record;
+	old_targets text[];
+	old_leaves text[];
+	old_bounds timestamptz[];
 	begins timestamptz;
 	kept interval;
 begin
 	perform meshhook_metrics.require_storage();
 	begin
 		perform meshhook_metrics.rollup();
-	exception when lock_not_available then
+	exception when lock_not_available or deadlock_detected then
 		raise warning 'nothing was rolled up: %', sqlerrm
 			using hint = 'Another session is rolling up; the next run catches up.';
 	end;
 
+	select
+		pg_catalog.array_agg(t.target order by t.step, l.lower_bound),
+		pg_catalog.array_agg(l.leaf order by t.step, l.lower_bound),
+		pg_catalog.array_agg(l.upper_bound order by t.step, l.lower_bound)
+	into old_targets, old_leaves, old_bounds
+	from meshhook_metrics.rollup_targets() t
+	cross join lateral meshhook_metrics.retention(t.target) r (retention)
+	cross join lateral meshhook_metrics.leaves(t.target) l
+	where l.upper_bound <= pg_catalog.now() - r.retention;
+
 	-- Leaves that will not change any more: an index that was filled in the order of
-	-- time is half empty
+	-- time is half empty. Where others are to be dropped this waits for the next run:
+	-- who reads waits for such an index, and dropping waits for who reads.
 	for part in
 		select l.leaf, c.relname as index
 		from meshhook_metrics.rollup_targets() t
@@ -81,12 +95,13 @@ begin
 		where l.upper_bound <= s.complete_until
 			and l.upper_bound <= pg_catalog.now()
 			and not coalesce('fillfactor=100' = any (c.reloptions), false)
+			and old_leaves is null
 		order by l.lower_bound
 	loop
 		begin
 			execute pg_catalog.format('alter index meshhook_metrics.%I set (fillfactor = 100)', part.index);
 			execute pg_catalog.format('reindex index meshhook_metrics.%I', part.index);
-		exception when lock_not_available then
+		exception when lock_not_available or deadlock_detected then
 			raise warning 'meshhook_metrics.% was not made compact: %', part.leaf, sqlerrm
 				using hint = 'Another session uses it; the next run tries again.';
 		end;
@@ -145,25 +160,25 @@ begin
 	-- What is noted is what was there: where the clock was set back since, partitions
 	-- for times that are still to come can be old.
 	for part in
-		select t.target, t.step, l.leaf, l.upper_bound
-		from meshhook_metrics.rollup_targets() t
-		cross join lateral meshhook_metrics.retention(t.target) r (retention)
-		cross join lateral meshhook_metrics.leaves(t.target) l
-		where l.upper_bound <= pg_catalog.now() - r.retention
-			and not exists (
-				select
-				from meshhook_metrics.rollup_targets() coarser
-				left join meshhook_metrics.rollup_state s
-					on s.target = coarser.target
-				where coarser.source = t.target
-					and (s.complete_until >= l.upper_bound) is not true)
-		order by t.step, l.lower_bound
+		select t.target, t.step, o.leaf, o.upper_bound
+		from unnest(old_targets, old_leaves, old_bounds) o (target, leaf, upper_bound)
+		join meshhook_metrics.rollup_targets() t
+			on t.target = o.target
+		order by t.step, o.upper_bound
 	loop
 		begin
 			perform
 			from meshhook_metrics.rollup_state s
 			where s.target = part.target
 			for update nowait;
+			-- Looked at now that close_minutes() cannot lower it
+			continue when exists (
+				select
+				from meshhook_metrics.rollup_targets() coarser
+				left join meshhook_metrics.rollup_state s
+					on s.target = coarser.target
+				where coarser.source = part.target
+					and (s.complete_until >= part.upper_bound) is not true);
 			-- The table first, as everybody does who locks both
 			execute pg_catalog.format('lock table only meshhook_metrics.%I in access share mode', 'rollup_' || part.target);
 			-- Mostly there is something at its end, which an index finds

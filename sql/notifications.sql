@@ -241,7 +241,8 @@ rows 10
 as $$
 #variable_conflict use_column
 declare
-	-- Once, so that an index serves
+	-- So that an index serves; where this was held up since, what others have taken
+	-- meanwhile is looked at by the clock
 	present constant timestamptz := clock_timestamp();
 begin
 	if n is null or n not between 1 and 1000 then
@@ -266,6 +267,7 @@ begin
 		where l.delivered_at is null
 			and l.dead_at is null
 			and l.next_attempt_at > present + interval '11 minutes'
+			and l.next_attempt_at > clock_timestamp() + interval '11 minutes'
 		for update skip locked) l
 	where w.id = l.id;
 

@@ -98,8 +98,7 @@ mhm_value_check(MhmOperation operation, double value,
 /*
  * About the time: the start of the statement, or where that has been running
  * for long, the time of one of the latest calls.  Asking the clock at every
- * call would take as long as the rest of it.  Where a statement begins before
- * the one before it, the clock was set back.
+ * call would take as long as the rest of it.
  */
 static inline TimestampTz
 about_now(void)
@@ -109,9 +108,12 @@ about_now(void)
 	static uint32 calls = 0;
 	TimestampTz began = GetCurrentStatementStartTimestamp();
 
-	if (unlikely(began < last_began))
-		asked = 0;
-	last_began = began;
+	/* What was asked in another statement can be of a clock that was set back since */
+	if (unlikely(began != last_began))
+	{
+		asked = began;
+		last_began = began;
+	}
 	if (unlikely(++calls % CALLS_BETWEEN_CLOCK_READINGS == 0))
 		asked = GetCurrentTimestamp();
 	return Max(began, asked);

@@ -206,9 +206,12 @@ mhm_transaction_add(const MhmSampleKey *key, const MhmTarget *target,
 static void
 count_everything(void)
 {
-	/* Not when the statement began: a procedure that commits can go on for days */
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now;
 
+	if (samples_used == 0)
+		return;
+	/* Not when the statement began: a procedure that commits can go on for days */
+	now = GetCurrentTimestamp();
 	for (Size i = 0; i < samples_used; i++)
 	{
 		PendingSample *sample = &samples[i];

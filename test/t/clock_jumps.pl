@@ -208,20 +208,28 @@ ok(third_has_room(), 'the clock was set back, and a session that has found no ro
 $recorder->quit;
 
 # Weeks ahead everything of the present is older than its retention
+my $old_session = session($node);
 set_clock($node, 3 * 86400);
 record();
 $node->safe_psql('postgres', q{select meshhook_metrics.inc('going_total'), meshhook_metrics.inc('staying_total')});
 await(sub { stored_total($node, 'going_total') eq '1|1' }, 'samples of the present to be stored');
 set_clock($node, 20 * 86400);
 $node->safe_psql('postgres', q{select meshhook_metrics.inc('going_total'), meshhook_metrics.inc('staying_total')});
+# So often that it has looked at the clock
+$old_session->query_safe(q{select meshhook_metrics.inc('steady_total') from generate_series(1, 100)});
 await(sub { $node->safe_psql('postgres', <<'SQL') eq 't' }, 'the worker to delete what is old');
 select min(lower_bound) > clock_timestamp() - interval '9 days' and max(lower_bound) > clock_timestamp() + interval '1 day'
 from meshhook_metrics.leaves('1m')
 SQL
 set_clock($node, 3 * 86400 + 3600);
 $node->safe_psql('postgres', q{select meshhook_metrics.inc('staying_total')});
-is($node->safe_psql('postgres', q{select clock_timestamp() - updated_at < interval '1 minute' and updated_at <= clock_timestamp() from meshhook_metrics.snapshot() where metric = 'staying_total'}),
-	't', 'a sample of the present is the last one of its series');
+$old_session->query_safe(q{select meshhook_metrics.inc('steady_total')});
+for my $metric (qw(staying_total steady_total))
+{
+	is($node->safe_psql('postgres', "select clock_timestamp() - updated_at < interval '1 minute' and updated_at <= clock_timestamp() from meshhook_metrics.snapshot() where metric = '$metric'"),
+		't', "a sample of the present is the last one of its series: $metric");
+}
+$old_session->quit;
 $node->safe_psql('postgres', q{select meshhook_metrics.inc('present_total', 10)});
 await(sub { stored_total($node, 'present_total') eq '1|10' }, 'what is recorded when the clock is right to be stored');
 set_clock($node, 3 * 86400 + 3 * 3600);
@@ -248,28 +256,29 @@ where series.metric = 'present_total'
 SQL
 }
 
-# Who records in a statement that began long ago does not set the time of a series back
+# Who records in a statement that began long ago does so when it records, or commits
 my $holder = session($node);
 my $late = session($node);
 for my $on_commit ('off', 'on')
 {
-	my $began = $on_commit eq 'off' ? 4 : 5;
+	my $metric = "late_${on_commit}_total";
 
-	set_clock($node, $began * 86400);
+	set_clock($node, 4 * 86400);
+	$node->safe_psql('postgres', "select meshhook_metrics.inc('$metric')");
 	$holder->query_safe('select pg_advisory_lock(1)');
 	$late->query_until(qr/begun/, <<"SQL");
 set meshhook_metrics.on_commit = $on_commit;
 \\echo begun
-do \$\$ begin perform pg_advisory_xact_lock(1); perform meshhook_metrics.inc('late_total'); end \$\$;
+do \$\$ begin perform pg_advisory_xact_lock(1); perform meshhook_metrics.inc('$metric'); end \$\$;
 \\echo ended
 SQL
 	await(sub { $node->safe_psql('postgres', q{select count(*) from pg_locks where locktype = 'advisory' and not granted}) == 1 }, 'the statement to have begun');
-	set_clock($node, $began * 86400 + 3600);
-	$node->safe_psql('postgres', q{select meshhook_metrics.inc('late_total')});
+	set_clock($node, 4 * 86400 + 3600);
+	$node->safe_psql('postgres', "select meshhook_metrics.inc('$metric')") if $on_commit eq 'off';
 	$holder->query_safe('select pg_advisory_unlock(1)');
 	$late->query_until(qr/ended/, '');
-	is($node->safe_psql('postgres', q{select value, clock_timestamp() - updated_at < interval '1 minute' from meshhook_metrics.snapshot() where metric = 'late_total'}),
-		$on_commit eq 'off' ? '2|t' : '4|t', "a late sample does not make its series older, with on_commit $on_commit");
+	is($node->safe_psql('postgres', "select value, clock_timestamp() - updated_at < interval '1 minute' from meshhook_metrics.snapshot() where metric = '$metric'"),
+		$on_commit eq 'off' ? '3|t' : '2|t', "a late sample does not make its series older, with on_commit $on_commit");
 }
 $_->quit for $holder, $late;
 
