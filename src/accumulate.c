@@ -6,7 +6,8 @@
  * Owns the stripes, the cells and the atomics of series and histograms.
  * Called with a series' number and generation by everything that records;
  * totals.c reads what has been added.  No function here allocates, raises an error
- * or makes a system call, but for the one that waits.
+ * or makes a system call, but for the one that waits, and note_time(), which asks the
+ * clock where a series was recorded to by one that is ahead.
  *
  * Stripes.  Every series has a cell (count and sum) in each stripe, and a
  * process adds to the cell of whatever stripe it holds, so two processes on
