@@ -213,6 +213,12 @@ set_clock($node, 3 * 86400);
 record();
 $node->safe_psql('postgres', q{select meshhook_metrics.inc('going_total'), meshhook_metrics.inc('staying_total')});
 await(sub { stored_total($node, 'going_total') eq '1|1' }, 'samples of the present to be stored');
+# It does so once an hour. Were the clock set while it is at it, it would look for old
+# minutes before the last ones are closed, leave them, and come back in an hour.
+await(sub { $node->safe_psql('postgres', <<'SQL') eq 't' }, 'the worker to have maintained the storage');
+select max(lower_bound) > clock_timestamp() + interval '2 days'
+from meshhook_metrics.leaves('1m')
+SQL
 set_clock($node, 20 * 86400);
 $node->safe_psql('postgres', q{select meshhook_metrics.inc('going_total'), meshhook_metrics.inc('staying_total')});
 # So often that it has looked at the clock
