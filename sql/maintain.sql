@@ -52,6 +52,10 @@ set datestyle = 'ISO'
 set lock_timeout = '5s'
 as $$
 declare
+	-- Each costs a handful of locks, for which there is not room without end
+	dropped_at_most constant integer := 100;
+	-- What several sessions use in turn is left after so many tries of up to 5 s
+	tries constant integer := 3;
 	this record;
 	part record;
 	old_targets text[];
@@ -59,6 +63,11 @@ declare
 	old_bounds timestamptz[];
 	begins timestamptz;
 	kept interval;
+	tried text;
+	failures integer;
+	has_table boolean;
+	dropping text;
+	dropped integer := 0;
 begin
 	perform meshhook_metrics.require_storage();
 	begin
@@ -68,6 +77,8 @@ begin
 			using hint = 'Another session is rolling up; the next run catches up.';
 	end;
 
+	-- Before leaves are made: where the clock was set back, those for times that are
+	-- still to come can be old
 	select
 		pg_catalog.array_agg(t.target order by t.step, l.lower_bound),
 		pg_catalog.array_agg(l.leaf order by t.step, l.lower_bound),
@@ -77,35 +88,6 @@ begin
 	cross join lateral meshhook_metrics.retention(t.target) r (retention)
 	cross join lateral meshhook_metrics.leaves(t.target) l
 	where l.upper_bound <= pg_catalog.now() - r.retention;
-
-	-- Leaves that will not change any more: an index that was filled in the order of
-	-- time is half empty. Where others are to be dropped this waits for the next run:
-	-- who reads waits for such an index, and dropping waits for who reads.
-	for part in
-		select l.leaf, c.relname as index
-		from meshhook_metrics.rollup_targets() t
-		join meshhook_metrics.rollup_state s
-			on s.target = t.target
-		cross join lateral meshhook_metrics.leaves(t.target) l
-		join pg_catalog.pg_index i
-			on i.indrelid = pg_catalog.format('meshhook_metrics.%I', l.leaf)::pg_catalog.regclass
-			and i.indisprimary
-		join pg_catalog.pg_class c
-			on c.oid = i.indexrelid
-		where l.upper_bound <= s.complete_until
-			and l.upper_bound <= pg_catalog.now()
-			and not coalesce('fillfactor=100' = any (c.reloptions), false)
-			and old_leaves is null
-		order by l.lower_bound
-	loop
-		begin
-			execute pg_catalog.format('alter index meshhook_metrics.%I set (fillfactor = 100)', part.index);
-			execute pg_catalog.format('reindex index meshhook_metrics.%I', part.index);
-		exception when lock_not_available or deadlock_detected then
-			raise warning 'meshhook_metrics.% was not made compact: %', part.leaf, sqlerrm
-				using hint = 'Another session uses it; the next run tries again.';
-		end;
-	end loop;
 
 	for this in
 		select t.*
@@ -119,46 +101,51 @@ begin
 		end loop;
 	end loop;
 
-	kept := meshhook_metrics.retention('live');
-	if kept is not null then
-		delete from meshhook_metrics.live l
-		using meshhook_metrics.rollup_state s
-		where s.target = '1m'
-			and l.id <= s.live_id
-			and l.at < pg_catalog.now() - kept;
-	end if;
+	begin
+		kept := meshhook_metrics.retention('live');
+		if kept is not null then
+			delete from meshhook_metrics.live l
+			using meshhook_metrics.rollup_state s
+			where s.target = '1m'
+				and l.id <= s.live_id
+				and l.at < pg_catalog.now() - kept;
+		end if;
 
-	-- What is active keeps the event with which it fired
-	if pg_catalog.to_regclass('meshhook_metrics.alert_events') is not null
-		and pg_catalog.to_regclass('meshhook_metrics.alerts') is not null
-		and pg_catalog.to_regclass('meshhook_metrics.alert_notifications') is not null
-	then
-		kept := meshhook_metrics.retention('events');
-		delete from meshhook_metrics.alert_events e
-		where e.at < pg_catalog.now() - kept
-			and not exists (
-				select
-				from meshhook_metrics.alerts a
-				where a.fired_event_id = e.id);
-		-- One tenant does not fill the disk
-		delete from meshhook_metrics.alert_events e
-		using (
-			select n.id, row_number() over (partition by n.tenant_id order by n.id desc) as place
-			from meshhook_metrics.alert_events n) n
-		where n.id = e.id
-			and n.place > 100000
-			and not exists (
-				select
-				from meshhook_metrics.alerts a
-				where a.fired_event_id = e.id);
-		kept := meshhook_metrics.retention('notifications');
-		delete from meshhook_metrics.alert_notifications n
-		where n.created_at < pg_catalog.now() - kept;
-	end if;
+		-- What is active keeps the event with which it fired
+		if pg_catalog.to_regclass('meshhook_metrics.alert_events') is not null
+			and pg_catalog.to_regclass('meshhook_metrics.alerts') is not null
+			and pg_catalog.to_regclass('meshhook_metrics.alert_notifications') is not null
+		then
+			kept := meshhook_metrics.retention('events');
+			delete from meshhook_metrics.alert_events e
+			where e.at < pg_catalog.now() - kept
+				and not exists (
+					select
+					from meshhook_metrics.alerts a
+					where a.fired_event_id = e.id);
+			-- One tenant does not fill the disk
+			delete from meshhook_metrics.alert_events e
+			using (
+				select n.id, row_number() over (partition by n.tenant_id order by n.id desc) as place
+				from meshhook_metrics.alert_events n) n
+			where n.id = e.id
+				and n.place > 100000
+				and not exists (
+					select
+					from meshhook_metrics.alerts a
+					where a.fired_event_id = e.id);
+			kept := meshhook_metrics.retention('notifications');
+			delete from meshhook_metrics.alert_notifications n
+			where n.created_at < pg_catalog.now() - kept;
+		end if;
+	exception when lock_not_available or deadlock_detected then
+		raise warning 'old rows were not deleted: %', sqlerrm
+			using hint = 'Another session uses them; the next run tries again.';
+	end;
 
-	-- Dropping comes last: it locks the whole table until the end of the transaction.
-	-- What is noted is what was there: where the clock was set back since, partitions
-	-- for times that are still to come can be old.
+	-- From here on readers wait, to the end of the transaction. So that none waits in a
+	-- circle, whatever it reads in which order, a run locks out the readers of one table
+	-- by dropping leaves of it, or those of one leaf by rebuilding its index.
 	for part in
 		select t.target, t.step, o.leaf, o.upper_bound
 		from unnest(old_targets, old_leaves, old_bounds) o (target, leaf, upper_bound)
@@ -166,6 +153,14 @@ begin
 			on t.target = o.target
 		order by t.step, o.upper_bound
 	loop
+		if part.target is distinct from tried then
+			exit when dropping is not null;
+			tried := part.target;
+			failures := 0;
+		end if;
+		exit when dropped = dropped_at_most;
+		continue when failures >= tries;
+		has_table := false;
 		begin
 			perform
 			from meshhook_metrics.rollup_state s
@@ -180,8 +175,18 @@ begin
 				where coarser.source = part.target
 					and (s.complete_until >= part.upper_bound) is not true);
 			-- The table first, as everybody does who locks both
-			execute pg_catalog.format('lock table only meshhook_metrics.%I in access share mode', 'rollup_' || part.target);
-			-- Mostly there is something at its end, which an index finds
+			execute pg_catalog.format('lock table only meshhook_metrics.%I in access exclusive mode', 'rollup_' || part.target);
+			has_table := true;
+			dropping := part.target;
+			-- Somebody may have detached it to keep it, renamed or dropped it
+			continue when not exists (
+				select
+				from pg_catalog.pg_inherits i
+				where i.inhrelid = pg_catalog.to_regclass(pg_catalog.format('meshhook_metrics.%I', part.leaf))
+					and i.inhparent = pg_catalog.to_regclass(pg_catalog.format('meshhook_metrics.%I', 'rollup_' || part.target))
+					and not i.inhdetachpending);
+			-- What is noted is what was there, not when the leaf ends: it may be of a clock
+			-- that was ahead. Mostly there is something at its end, which an index finds.
 			execute pg_catalog.format(
 				'select $2 + coalesce('
 				'(select pg_catalog.max(r.bucket) from meshhook_metrics.%1$I r where r.bucket >= $1 - $2), '
@@ -192,16 +197,53 @@ begin
 			update meshhook_metrics.rollup_state s
 			set retained_from = greatest(s.retained_from, begins)
 			where s.target = part.target;
-		exception when lock_not_available or deadlock_detected then
+			dropped := dropped + 1;
+		exception when lock_not_available or deadlock_detected or object_in_use or dependent_objects_still_exist then
+			-- Its locks are gone with what was done of it
+			dropping := case when dropped > 0 then dropping end;
+			-- Each of the others would be waited for as long
+			failures := failures + case when has_table then 1 else tries end;
 			raise warning 'meshhook_metrics.% was not dropped: %', part.leaf, sqlerrm
+				using hint = 'Something else uses it; the next run tries again.';
+		end;
+	end loop;
+
+	-- A leaf that will not change any more: an index that was filled in the order of time
+	-- is half empty
+	failures := 0;
+	for part in
+		select l.leaf, c.relname as index
+		from meshhook_metrics.rollup_targets() t
+		join meshhook_metrics.rollup_state s
+			on s.target = t.target
+		cross join lateral meshhook_metrics.leaves(t.target) l
+		join pg_catalog.pg_index i
+			on i.indrelid = pg_catalog.to_regclass(pg_catalog.format('meshhook_metrics.%I', l.leaf))
+			and i.indisprimary
+		join pg_catalog.pg_class c
+			on c.oid = i.indexrelid
+		where dropping is null
+			and l.upper_bound <= s.complete_until
+			and l.upper_bound <= pg_catalog.now()
+			and not coalesce('fillfactor=100' = any (c.reloptions), false)
+		order by l.lower_bound, t.step
+	loop
+		begin
+			execute pg_catalog.format('alter index meshhook_metrics.%I set (fillfactor = 100)', part.index);
+			execute pg_catalog.format('reindex index meshhook_metrics.%I', part.index);
+			exit;
+		exception when lock_not_available or deadlock_detected or object_in_use or undefined_table or undefined_object then
+			failures := failures + 1;
+			raise warning 'meshhook_metrics.% was not made compact: %', part.leaf, sqlerrm
 				using hint = 'Another session uses it; the next run tries again.';
+			exit when failures = tries;
 		end;
 	end loop;
 end
 $$;
 
 comment on function meshhook_metrics.maintain() is
-'Rolls up, compacts the indexes of partitions that are complete, creates partitions ahead, and deletes what is older than its retention (settings retention_live, retention_1m, retention_5m, retention_1h, retention_1d) and has been rolled up; events and notifications of alerts, too (retention_events, retention_notifications). What another session has locked for 5 seconds is left for the next run, with a warning.
+'Rolls up, creates partitions ahead, and deletes what is older than its retention (settings retention_live, retention_1m, retention_5m, retention_1h, retention_1d) and has been rolled up; events and notifications of alerts, too (retention_events, retention_notifications). A run drops partitions of one table at most, and a hundred; one that drops none compacts the index of one partition that is complete. So call it every hour, or more often. What another session has locked for 5 seconds is left for the next run, with a warning.
 55000 if the storage is not there or not whole.';
 
 create function meshhook_metrics.scheduled_jobs(

@@ -72,7 +72,8 @@ begin
 		from pg_catalog.pg_inherits i
 		join pg_catalog.pg_class c
 			on c.oid = i.inhrelid
-		cross join lateral pg_catalog.pg_get_expr(c.relpartbound, c.oid) b (bounds)
+		-- With the leaf's oid it would wait for who has that locked
+		cross join lateral pg_catalog.pg_get_expr(c.relpartbound, 0) b (bounds)
 		where i.inhparent = pg_catalog.to_regclass(pg_catalog.format('meshhook_metrics.%I', 'rollup_' || leaves.target))
 			and c.relnamespace = 'meshhook_metrics'::pg_catalog.regnamespace) l
 	where l.bound is not null
@@ -464,7 +465,7 @@ begin
 					on c.oid = i.indexrelid
 				join pg_catalog.pg_am a
 					on a.oid = c.relam
-				where i.indrelid = pg_catalog.format('meshhook_metrics.%I', part.leaf)::pg_catalog.regclass
+				where i.indrelid = pg_catalog.to_regclass(pg_catalog.format('meshhook_metrics.%I', part.leaf))
 					and a.amname = 'brin';
 			end if;
 			written := written + meshhook_metrics.rollup_windows(this.target, part.begins, part.ends);

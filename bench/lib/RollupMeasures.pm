@@ -6,6 +6,7 @@ package RollupMeasures;
 use strict;
 use warnings;
 
+use List::Util qw(sum);
 use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
 
 use Cluster;
@@ -171,8 +172,10 @@ sub sizes
 		  map { $_ => scalar $session->sql("select bench.bytes_per_row(bench.leaf('1m', '$days{$_}'))") } keys %days;
 	};
 	my %before = $measure->();
-	my $first = Storage::timed($session, 'select meshhook_metrics.maintain()');
-	my $again = Storage::timed($session, 'select meshhook_metrics.maintain()');
+	# A run compacts one leaf
+	my $leaves = $session->sql('select count(*) from meshhook_metrics.rollup_targets() t cross join lateral meshhook_metrics.leaves(t.target)');
+	my @runs = map { Storage::timed($session, 'select meshhook_metrics.maintain()')->{clock} } 0 .. $leaves;
+	my $again = pop @runs;
 	my %after = $measure->();
 
 	my $group = 'a minute row, indexes included';
@@ -180,8 +183,8 @@ sub sizes
 	$report->add($group, 'histogram of 30 filled buckets', 'bytes', [ $after{histogram} ], at_most => 260);
 	$report->add($group, 'counter, on the day itself', 'bytes', [ $before{counter} ]);
 	$report->add($group, 'histogram, on the day itself', 'bytes', [ $before{histogram} ]);
-	$report->add($group, 'maintain() after these days: rolls up, compacts', 'ms', [ $first->{clock} ]);
-	$report->add($group, 'maintain() with nothing to do', 'ms', [ $again->{clock} ]);
+	$report->add($group, 'maintain() after these days, run by run: rolls up, compacts', 'ms', [ sum @runs ]);
+	$report->add($group, 'maintain() with nothing to do', 'ms', [$again]);
 }
 
 # A day in steps of five minutes, as a tenant's user asks for it

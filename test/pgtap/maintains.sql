@@ -11,6 +11,30 @@ select t.target, l.leaf, l.lower_bound, l.upper_bound
 from (values ('1m'), ('5m'), ('1h'), ('1d')) t (target)
 cross join lateral meshhook_metrics.leaves(t.target) l;
 
+-- A run drops leaves of one table, or compacts one: as many as there is something to do
+create function pg_temp.maintain() returns void
+language plpgsql as $$
+declare
+	before text[];
+	after text[];
+begin
+	for run in 1..100 loop
+		before := after;
+		perform meshhook_metrics.maintain();
+		after := array(
+			select format('%s %s', l.leaf, c.relfilenode)
+			from leaves l
+			join pg_index i on i.indrelid = format('meshhook_metrics.%I', l.leaf)::regclass and i.indisprimary
+			join pg_class c on c.oid = i.indexrelid
+			order by l.leaf);
+		if after = before then
+			return;
+		end if;
+	end loop;
+	raise exception 'it finds something to do again and again';
+end
+$$;
+
 -- Partitions ahead
 select is((select string_agg(format('%s: %s', target, n), ', ') from (select target, count(*) as n from leaves group by target order by target) c),
 	'1d: 2, 1h: 3, 1m: 4, 5m: 3', 'there are leaves for now and the time to come');
@@ -35,7 +59,7 @@ select is_empty($$
 	join meshhook_metrics.rollup_targets() t using (target)
 	where leaf <> 'rollup_' || target || '_' || to_char(lower_bound at time zone 'UTC', t.leaf_name) $$, 'their names say when they begin');
 create temp table first_leaves as table leaves;
-select lives_ok('select meshhook_metrics.maintain()', 'again');
+select lives_ok('select pg_temp.maintain()', 'again');
 select set_eq('table leaves', 'table first_leaves', 'nothing changes');
 
 -- Old data: two minutes of one day for each of many ages
@@ -60,10 +84,10 @@ union all select '5m', tenant_id, bucket from meshhook_metrics.rollup_5m
 union all select '1h', tenant_id, bucket from meshhook_metrics.rollup_1h
 union all select '1d', tenant_id, bucket from meshhook_metrics.rollup_1d;
 
-select lives_ok('select meshhook_metrics.maintain()', 'with minutes that are not known to be complete');
+select lives_ok('select pg_temp.maintain()', 'with minutes that are not known to be complete');
 select is((select count(*) from kept), 18::bigint, 'nothing is deleted, however old it is');
 update meshhook_metrics.rollup_state set complete_until = date_trunc('day', now() - 400 * interval '24 hours', 'UTC') where target = '1m';
-select lives_ok('select meshhook_metrics.maintain()', 'with minutes that are complete up to 400 days ago');
+select lives_ok('select pg_temp.maintain()', 'with minutes that are complete up to 400 days ago');
 select is((select count(*) from kept where target = '1m'), 12::bigint, 'what is older goes');
 select is((select count(*) from kept where target = '1d'), 4::bigint, 'after it has become days, of which ten years are kept');
 select is((select count(*) from kept where target in ('5m', '1h')), 0::bigint, 'five minutes and hours of that age are not');
@@ -78,7 +102,7 @@ select t.target, null, date_trunc(t.leaf_unit, m.bucket, 'UTC'),
 	(date_trunc(t.leaf_unit, m.bucket, 'UTC') at time zone 'UTC' + t.leaf_step) at time zone 'UTC'
 from meshhook_metrics.rollup_1m m, meshhook_metrics.rollup_targets() t
 where t.target <> '1m';
-select lives_ok('select meshhook_metrics.maintain()', 'with all minutes complete');
+select lives_ok('select pg_temp.maintain()', 'with all minutes complete');
 select set_eq('select target, lower_bound, upper_bound from leaves', $$
 	select distinct target, lower_bound, upper_bound
 	from old_leaves
@@ -99,13 +123,13 @@ left join lateral (
 where s.target in ('1m', '5m')
 order by s.target;
 create temp table were_kept as table kept;
-select lives_ok('select meshhook_metrics.maintain()', 'again');
+select lives_ok('select pg_temp.maintain()', 'again');
 select set_eq('table kept', 'table were_kept', 'nothing else goes');
 
 -- Nor is an empty leaf that goes: after a clock that was set back it can be of the time to come
 create temp table were_retained as select target, retained_from from meshhook_metrics.rollup_state;
 select meshhook_metrics.create_leaf('1m', now() - 8 * interval '24 hours');
-select lives_ok('select meshhook_metrics.maintain()', 'with an empty leaf');
+select lives_ok('select pg_temp.maintain()', 'with an empty leaf');
 select set_eq('table leaves', $$
 	select t.target, l.leaf, l.lower_bound, l.upper_bound
 	from meshhook_metrics.rollup_targets() t
@@ -113,10 +137,56 @@ select set_eq('table leaves', $$
 	where l.upper_bound > now() - t.retention $$, 'it goes');
 select set_eq('select target, retained_from from meshhook_metrics.rollup_state', 'table were_retained', 'and nothing is noted, since nothing was there');
 
+-- One table in a run, at most a hundred of its leaves; then one leaf is compacted in a run
+select meshhook_metrics.create_leaf('1m', now() - n * interval '24 hours') from generate_series(20, 129) n;
+select meshhook_metrics.create_leaf('5m', now() - n * interval '24 hours') from generate_series(60, 80, 7) n;
+create temp view old as
+select t.target, count(l.leaf) as leaves
+from meshhook_metrics.rollup_targets() t
+left join leaves l on l.target = t.target and l.upper_bound <= now() - t.retention
+group by t.target;
+create temp view compact as
+select count(*) as n
+from leaves l
+join pg_index i on i.indrelid = format('meshhook_metrics.%I', l.leaf)::regclass and i.indisprimary
+join pg_class c on c.oid = i.indexrelid
+where 'fillfactor=100' = any (c.reloptions);
+create function pg_temp.run() returns text
+language plpgsql as $$
+declare
+	made_compact bigint := (select -n from compact);
+begin
+	perform meshhook_metrics.maintain();
+	made_compact := made_compact + (select n from compact);
+	return (select format('1m %s, 5m %s, compacted %s', max(leaves) filter (where target = '1m'), max(leaves) filter (where target = '5m'), made_compact) from old);
+end
+$$;
+select is(format('1m %s, 5m %s', (select leaves from old where target = '1m'), (select leaves from old where target = '5m')), '1m 110, 5m 3', 'with a good many old leaves');
+create temp table loose_leaves as
+select c.oid
+from leaves l
+join pg_index i on i.indrelid = format('meshhook_metrics.%I', l.leaf)::regclass and i.indisprimary
+join pg_class c on c.oid = i.indexrelid
+where l.upper_bound > now() - interval '7 days' and l.upper_bound <= now();
+do $$
+declare
+	index oid;
+begin
+	for index in table loose_leaves loop
+		execute format('alter index %s reset (fillfactor)', index::regclass);
+	end loop;
+end
+$$;
+select is(pg_temp.run(), '1m 10, 5m 3, compacted 0', 'a hundred go, of one table, and nothing is compacted');
+select is(pg_temp.run(), '1m 0, 5m 3, compacted 0', 'then the others');
+select is(pg_temp.run(), '1m 0, 5m 0, compacted 0', 'then those of another table');
+select is(pg_temp.run(), '1m 0, 5m 0, compacted 1', 'then one leaf is compacted')
+from loose_leaves;
+
 -- The settings
 insert into meshhook_metrics.settings (name, value)
 values ('retention_1m', '1 day'), ('retention_5m', '2 days'), ('retention_1h', '1000 days'), ('retention_1d', '7 days');
-select lives_ok('select meshhook_metrics.maintain()', 'with settings');
+select lives_ok('select pg_temp.maintain()', 'with settings');
 select is((select count(*) from kept k where k.target = '1m' and bucket < date_trunc('day', now() - interval '24 hours', 'UTC')), 0::bigint,
 	'a day of minutes is kept');
 select is_empty($$ select leaf from leaves where target = '5m' and upper_bound <= now() - interval '48 hours' $$, 'two days of five minutes');
@@ -131,7 +201,7 @@ update meshhook_metrics.settings set value = '-1 day' where name = 'retention_1m
 update meshhook_metrics.settings set value = '90000 years' where name = 'retention_5m';
 create temp table sensible as table kept;
 set local client_min_messages = error;
-select lives_ok('select meshhook_metrics.maintain()', 'with settings that make no sense');
+select lives_ok('select pg_temp.maintain()', 'with settings that make no sense');
 set local client_min_messages = warning;
 select set_eq('table kept', 'table sensible', 'nothing is deleted');
 delete from meshhook_metrics.settings;
@@ -141,7 +211,7 @@ insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum
 select gen_random_uuid(), now() - n * interval '1 minute' - interval '1 second', 5, array[1], array[1], array[1]
 from generate_series(1, 30) n;
 update meshhook_metrics.rollup_state set live_id = (select max(id) - 5 from meshhook_metrics.live) where target = '1m';
-select lives_ok('select meshhook_metrics.maintain()', 'with rows of live');
+select lives_ok('select pg_temp.maintain()', 'with rows of live');
 select is((select count(*) from meshhook_metrics.live), 14::bigint + 5, 'those go that are 15 minutes old and in rollup_1m');
 
 -- What happened to alerts, and what was told: of several ages, in hours, since days
@@ -176,7 +246,7 @@ select '11111111-1111-1111-1111-111111111111', '11111111-0000-4000-8000-00000000
 from unnest(array['168:00:01', '167:59:59', '1 hour']::interval[]) age, unnest(array[true, false]) done;
 create temp table happened as table meshhook_metrics.alert_events;
 create temp table were_told as table told;
-select lives_ok('select meshhook_metrics.maintain()', 'with alerts');
+select lives_ok('select pg_temp.maintain()', 'with alerts');
 select set_eq('table meshhook_metrics.alert_events', $$
 	select *
 	from happened
@@ -187,7 +257,7 @@ select is((select string_agg(format('%s %s', state, n), ', ' order by state) fro
 select set_eq('table told', $$ select * from were_told where created_at >= now() - interval '168 hours' $$, 'notifications stay for 7 days, delivered or not');
 select is((select count(*) from told), 4::bigint, 'those that are older are gone');
 insert into meshhook_metrics.settings (name, value) values ('retention_events', '2 days'), ('retention_notifications', '1 day');
-select lives_ok('select meshhook_metrics.maintain()', 'with settings for them');
+select lives_ok('select pg_temp.maintain()', 'with settings for them');
 select set_eq('table meshhook_metrics.alert_events', $$
 	select *
 	from happened
@@ -197,7 +267,7 @@ alter table meshhook_metrics.settings disable trigger check_settings;
 update meshhook_metrics.settings set value = '-1 day';
 create temp table happened_lately as table meshhook_metrics.alert_events;
 set local client_min_messages = error;
-select lives_ok('select meshhook_metrics.maintain()', 'with settings that make no sense for them');
+select lives_ok('select pg_temp.maintain()', 'with settings that make no sense for them');
 set local client_min_messages = warning;
 select set_eq('table meshhook_metrics.alert_events', 'table happened_lately', 'no event is deleted');
 select is((select count(*) from told), 2::bigint, 'and nothing that is told');
@@ -205,11 +275,11 @@ alter table meshhook_metrics.settings enable trigger check_settings;
 delete from meshhook_metrics.settings;
 -- An alert that is over no longer keeps its event
 delete from meshhook_metrics.alerts where fingerprint = interval '9600 hours'::text;
-select lives_ok('select meshhook_metrics.maintain()', 'after the alert');
+select lives_ok('select pg_temp.maintain()', 'after the alert');
 select is((select count(*) from meshhook_metrics.alert_events where at < now() - interval '9000 hours'), 0::bigint, 'its event goes');
 -- Without them
 alter table meshhook_metrics.alert_events rename to elsewhere;
-select lives_ok('select meshhook_metrics.maintain()', 'where alerting is not installed');
+select lives_ok('select pg_temp.maintain()', 'where alerting is not installed');
 alter table meshhook_metrics.elsewhere rename to alert_events;
 
 -- Indexes of complete leaves are compacted once
@@ -230,11 +300,11 @@ join pg_index i on i.indrelid = format('meshhook_metrics.%I', l.leaf)::regclass 
 join pg_class c on c.oid = i.indexrelid;
 create temp table loose as table indexes;
 update meshhook_metrics.rollup_state set complete_until = date_trunc('day', now() - interval '48 hours', 'UTC') + interval '23 hours' where target = '1m';
-select lives_ok('select meshhook_metrics.maintain()', 'with a leaf that is not complete');
+select lives_ok('select pg_temp.maintain()', 'with a leaf that is not complete');
 select is((select i.relfilenode from indexes i join loose l using (oid) where not l.compact and l.upper_bound < now() and l.target = '1m' order by l.upper_bound limit 1),
 	(select l.relfilenode from loose l where not l.compact and l.upper_bound < now() and l.target = '1m' order by l.upper_bound limit 1), 'its index stays');
 update meshhook_metrics.rollup_state set complete_until = date_trunc('minute', now()) where target = '1m';
-select lives_ok('select meshhook_metrics.maintain()', 'with one that is');
+select lives_ok('select pg_temp.maintain()', 'with one that is');
 select ok(i.size < 0.7 * l.size and i.compact and not l.compact, format('its index shrinks, from %s to %s bytes', l.size, i.size))
 from indexes i
 join loose l using (oid)
@@ -245,7 +315,7 @@ select is_empty($$
 	join meshhook_metrics.rollup_state s using (target)
 	where i.compact <> (i.upper_bound <= s.complete_until) $$, 'that holds for all leaves that are complete, and for no others');
 create temp table compacted as table indexes;
-select lives_ok('select meshhook_metrics.maintain()', 'again');
+select lives_ok('select pg_temp.maintain()', 'again');
 select set_eq('table indexes', 'table compacted', 'nothing is written a second time');
 
 -- Leaves are protected, whatever default privileges there are

@@ -201,6 +201,32 @@ select is(meshhook_metrics.close_minutes('2027-01-05 00:01:00+00'), 1::bigint, '
 select lives_ok('select meshhook_metrics.rollup()', 'it has nowhere to go');
 select is_empty($$ (select * from before where "table" <> 'rollup_5m') except table after $$, 'and replaces nothing');
 
+-- A clock was so far ahead that minutes of the time to come were dropped, and is right
+-- since 10:17: what docs/operations.md says brings back what was recorded since
+update meshhook_metrics.rollup_state set retained_from = '2027-02-25 00:00:00+00' where target in ('1m', '5m');
+update meshhook_metrics.rollup_state set complete_until = '2027-03-04 00:00:00+00';
+insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum)
+select :'a', '2027-02-10+00'::timestamptz + at, 5, array[777], array[1], array[1]
+from unnest(array['10:18', '10:22', '10:23', '11:07']::interval[]) at;
+select is(meshhook_metrics.close_minutes('2027-02-10 11:08:00+00'), 4::bigint, 'minutes come after a clock was set right');
+select is(meshhook_metrics.rollup(), 0::bigint, 'they are taken for dropped already');
+update meshhook_metrics.rollup_state s
+set retained_from = least(s.retained_from, right_since),
+    complete_until = case when s.target = '1m' then s.complete_until
+                          else least(s.complete_until, date_bin(t.step, right_since, 'epoch')) end
+from meshhook_metrics.rollup_targets() t,
+     (values (timestamptz '2027-02-10 10:17+00')) clock (right_since)
+where t.target = s.target;
+select lives_ok('select meshhook_metrics.rollup()', 'until the time is put in');
+select results_eq($$
+	select "table", to_char(bucket at time zone 'UTC', 'MM-DD HH24:MI'), count
+	from after
+	where series_id = 777
+	order by "table", bucket $$,
+	$$ values ('rollup_1d', '02-10 00:00', 1::bigint), ('rollup_1h', '02-10 11:00', 1), ('rollup_5m', '02-10 10:20', 2), ('rollup_5m', '02-10 11:05', 1) $$,
+	'then there are all windows that begin after it');
+select is_empty($$ (select * from before where "table" <> 'rollup_5m') except table after $$, 'and those of before are what they were');
+
 -- What it notes its progress in is lost
 delete from meshhook_metrics.rollup_state where target = '1d';
 select throws_ok('select meshhook_metrics.rollup()', '55000', 'meshhook_metrics.rollup_state has lost its row 1d', 'a lost row is an error');

@@ -166,7 +166,61 @@ ok(waits('select meshhook_metrics.maintain'), 'maintain() waits for the table, n
 $one->query_safe("lock table meshhook_metrics.$old in access exclusive mode; commit;");
 $two->query_until(qr/ended/, '');
 is($one->{stderr} . $two->{stderr}, '', 'without an error or a warning');
-is(old_leaves(), '', 'and drops it then');
+is(old_leaves(), '5m', 'and drops it then');
+sql('select meshhook_metrics.maintain()');
+is(old_leaves(), '', 'and that of another table in the next run');
+
+# Who reads several tables, in whatever order, is not waited for by who locks him out:
+# a run drops leaves of one table
+age();
+$one->query_safe('begin; select count(*) from meshhook_metrics.rollup_5m;');
+($code, $out, $warnings) = $node->psql('byhand', 'select meshhook_metrics.maintain()');
+is("$code$warnings" . old_leaves(), '05m', 'leaves of one table are dropped while another is being read');
+$one->query_safe('select count(*) from meshhook_metrics.rollup_1m; commit;');
+sql('select meshhook_metrics.maintain()');
+is(old_leaves(), '', 'those of the other one later');
+
+# A leaf that somebody takes out of its table to keep it, when it is about to be dropped
+age();
+sql('select meshhook_metrics.rollup()');
+$one->query_safe("begin; alter table meshhook_metrics.rollup_1m detach partition meshhook_metrics.$old;");
+begin_to($two, 'select meshhook_metrics.maintain();');
+ok(waits('select meshhook_metrics.maintain'), 'maintain() waits for who detaches a leaf');
+$one->query_safe('commit;');
+$two->query_until(qr/ended/, '');
+is($one->{stderr} . $two->{stderr}, '', 'without an error or a warning');
+is(sql("select count(*) from meshhook_metrics.$old"), 1, 'and leaves alone what is no longer part of the table');
+sql("drop table meshhook_metrics.$old; select meshhook_metrics.maintain()");
+
+# Or that something depends on
+age();
+sql("create view depends as select count(*) from meshhook_metrics.$old");
+($code, $out, $warnings) = $node->psql('byhand', 'select meshhook_metrics.maintain()');
+is($code . old_leaves(), '01m', 'a leaf that a view is of stays, and all else is done');
+like($warnings, qr/WARNING:  meshhook_metrics.$old was not dropped: cannot drop table/, 'it says so');
+sql('drop view depends; select meshhook_metrics.maintain()');
+is(old_leaves(), '', 'then it goes');
+
+# A leaf that nothing is wanted of may be locked
+my $ahead = sql(q{select leaf from meshhook_metrics.leaves('1m') where lower_bound > now() + interval '1 day' order by 1 limit 1});
+$one->query_safe("begin; lock table meshhook_metrics.$ahead in access exclusive mode;");
+bring("$yesterday 11:00:00+00", 1);
+is(sql("set lock_timeout = '1s'; select meshhook_metrics.close_minutes('$yesterday 11:01:00+00')"), 1, 'a minute is closed while a leaf of other times is locked');
+($code, $out, $warnings) = $node->psql('byhand', 'select meshhook_metrics.maintain()');
+is("$code$warnings", '0', 'and storage is maintained');
+$one->query_safe('commit;');
+
+# So may old rows
+bring("$yesterday 11:02:00+00", 1);
+sql("select meshhook_metrics.close_minutes('$yesterday 11:03:00+00')");
+$one->query_safe('begin; select id from meshhook_metrics.live for update;');
+age();
+($code, $out, $warnings) = $node->psql('byhand', 'select meshhook_metrics.maintain()');
+is($code . old_leaves(), '05m', 'maintain() does not fail for old rows that are locked, and goes on');
+like($warnings, qr/WARNING:  old rows were not deleted: canceling statement due to lock timeout/, 'it says so');
+$one->query_safe('commit;');
+sql('select meshhook_metrics.maintain()');
+is(old_leaves() . sql("select count(*) from meshhook_metrics.live where at < '$today'"), '0', 'the next run does it');
 
 # Maintaining while a minute is being closed
 age();
@@ -188,7 +242,7 @@ $one->query_safe('commit;');
 $two->query_until(qr/ended/, '');
 is($one->{stderr} . $two->{stderr}, '', 'without an error');
 is(old_leaves(), '', 'the leaf is gone');
-is(counts('rollup_1m'), 3, 'the minutes are there');
+is(counts('rollup_1m'), 5, 'the minutes are there');
 
 # A leaf that cannot be compacted now is compacted later
 sql("select meshhook_metrics.create_leaf('1m', $noon - interval '3 days')");
@@ -203,14 +257,58 @@ $one->query_safe('commit;');
 sql('select meshhook_metrics.maintain()');
 is(sql($compact), 't', 'the next run does it');
 
-# Who reads a table waits for the index that is made compact, and would be waited for
-# by whoever drops a leaf: that is not done in one run
-sql("alter index meshhook_metrics.${closed}_pkey reset (fillfactor)");
+# Who reads waits for the index that is made compact, and would be waited for by whoever
+# then wanted another, or to drop a leaf: a run does one of these
+sub loosen
+{
+	sql(<<'SQL');
+do $$
+declare
+	index name;
+begin
+	for index in
+		select i.indexrelid::regclass
+		from (values ('1m'), ('5m')) t (target)
+		cross join lateral meshhook_metrics.leaves(t.target) l
+		join pg_index i
+			on i.indrelid = format('meshhook_metrics.%I', l.leaf)::regclass and i.indisprimary
+	loop
+		execute format('alter index %s reset (fillfactor)', index);
+	end loop;
+end
+$$
+SQL
+	return;
+}
+my $made_compact = <<'SQL';
+select count(*)
+from (values ('1m'), ('5m')) t (target)
+cross join lateral meshhook_metrics.leaves(t.target) l
+join pg_class c
+	on c.relname = l.leaf || '_pkey' and 'fillfactor=100' = any (c.reloptions)
+SQL
+
+sql("select meshhook_metrics.create_leaf('5m', $noon - interval '20 days')");
+loosen();
 age();
 sql('select meshhook_metrics.maintain()');
-is(old_leaves() . sql($compact), '', 'a run that drops a leaf makes none compact');
+is(old_leaves() . ' ' . sql($made_compact), '5m 0', 'a run that drops a leaf makes none compact');
 sql('select meshhook_metrics.maintain()');
-is(sql($compact), 't', 'the next one does');
+is(old_leaves() . ' ' . sql($made_compact), ' 0', 'nor does the next one, which drops another');
+$one->query_safe('begin; select count(*) from meshhook_metrics.rollup_1m;');
+($code, $out, $warnings) = $node->psql('byhand', 'select meshhook_metrics.maintain()');
+is("$code$warnings " . sql($made_compact), '0 1', 'the next one makes one compact, the oldest, while the other table is read');
+$one->query_safe('select count(*) from meshhook_metrics.rollup_5m; commit;');
+sql('select meshhook_metrics.maintain()');
+cmp_ok(sql($made_compact), '==', 2, 'the next one another');
+
+# An old leaf that cannot be dropped keeps no other from being made compact
+loosen();
+age();
+$one->query_safe("begin; select count(*) from meshhook_metrics.$old;");
+sql('select meshhook_metrics.maintain()') for 1 .. 2;
+is(old_leaves() . ' ' . sql($made_compact), '1m 1', 'leaves are made compact while an old one is in use');
+$one->query_safe('commit;');
 
 $one->quit;
 $two->quit;
