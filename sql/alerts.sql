@@ -87,19 +87,12 @@ rows 10000
 as $$
 declare
 	middle constant integer := cardinality(rules) / 2;
-	rule_ids uuid[];
-	versions xid[];
-	groups jsonb[];
-	results double precision[];
-	errors text[];
 begin
 	begin
-		select array_agg(v.rule_id), array_agg(v.version), array_agg(v.labels), array_agg(v.value), array_agg(v.error)
-		into rule_ids, versions, groups, results, errors
-		from meshhook_metrics.alert_values(alert_values_apart.at, alert_values_apart.rules) v;
+		-- All or nothing: alert_values() has come to its end before the first row is taken
 		return query
-		select u.*
-		from unnest(rule_ids, versions, groups, results, errors) u;
+		select v.*
+		from meshhook_metrics.alert_values(alert_values_apart.at, alert_values_apart.rules) v;
 		return;
 	-- Of what a rule or its data are the cause; others are everybody's
 	exception when data_exception or data_corrupted then

@@ -195,12 +195,7 @@ begin
 				s.id as series_id,
 				s.kind,
 				s.created_at,
-				case
-					when t.group_by is not null then (
-						select coalesce(jsonb_object_agg(k, s.labels -> k), '{}')
-						from unnest(t.group_by) k
-						where s.labels ? k)
-				end as labels
+				meshhook_metrics.query_range_labels(s.labels, t.group_by) as labels
 			from terms t
 			join spans w
 				on w.time_window = t.time_window

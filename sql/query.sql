@@ -155,6 +155,14 @@ $$;
 comment on function meshhook_metrics.query_range_filter(jsonb) is
 'Labels to look for as they are stored: numbers and booleans are taken as text. Errors: 22023 for what cannot be labels.';
 
+create function meshhook_metrics.query_range_labels(labels jsonb, keys text[])
+returns jsonb
+as 'MODULE_PATHNAME', 'mhm_query_range_labels'
+language c immutable strict parallel safe;
+
+comment on function meshhook_metrics.query_range_labels(jsonb, text[]) is
+'Those of the labels of a series that it is grouped by: an object, without the keys that it has not.';
+
 create function meshhook_metrics.query_range_applies(aggregate text, kind text)
 returns boolean
 language sql immutable parallel safe
@@ -401,13 +409,7 @@ begin
 			s.id,
 			s.tenant_id,
 			s.kind,
-			case
-				when keys is null then '{}'
-				else (
-					select coalesce(jsonb_object_agg(k, s.labels -> k), '{}')
-					from unnest(keys) k
-					where s.labels ? k)
-			end as labels
+			coalesce(meshhook_metrics.query_range_labels(s.labels, keys), '{}') as labels
 		from meshhook_metrics.series s
 		where s.metric = wanted
 			and (tenants is null or s.tenant_id = any (tenants))

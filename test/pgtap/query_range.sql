@@ -305,6 +305,30 @@ select doesnt_match(pg_temp.plan('{2031-03-11,2031-03-11,2031-03-11,2031-03-12,2
 select matches(pg_temp.plan('{2031-03-09,2031-03-09,2031-03-09,2031-03-12,2031-03-12}'),
 	'rollup_5m_20310303(.|\n)*rollup_5m_20310310', 'in both weeks, where it is in both');
 
+-- The labels that are grouped by: whatever they are, and however they are named
+select is(meshhook_metrics.query_range_labels(labels, keys), (
+		select coalesce(jsonb_object_agg(k, labels -> k), '{}')
+		from unnest(keys) k
+		where labels ? k), format('labels %s by %s', labels, keys))
+from (
+	values
+		(jsonb '{"a": "1", "b": "2", "c": "3"}', '{b}'::text[]),
+		('{"a": "1", "b": "2", "c": "3"}', '{c,a}'),
+		('{"a": "1", "b": "2"}', '{x}'),
+		('{"a": "1"}', '{}'),
+		('{}', '{a}'),
+		('{"a": "1", "b": "2"}', '{b,b,NULL,b}'),
+		('{"a": "1", "b": "2"}', '{{a,b},{b,c}}'),
+		('{"a": "1", "b": "2"}', '[7:8]={x,b}'),
+		('{"": "empty", "ä": "ö", "a b": "\\ \" \u000a"}', '{"",ä,"a b"}'),
+		('{"a": {"b": [1, {"c": null}]}, "n": null, "t": true, "x": [[]]}', '{a,n,t,x}'),
+		('[]', '{a}'),
+		('"a"', '{b}'),
+		(jsonb_build_object(repeat('k', 5000), repeat('v', 50000)), array[repeat('k', 5000)])
+	) l (labels, keys);
+select is(meshhook_metrics.query_range_labels('["a"]', '{a}'), '{}', 'what is no object has no labels');
+select is(meshhook_metrics.query_range_labels('{"a": "1"}', null), null, 'no keys are no grouping');
+
 -- The newest bucket is not longer than until now, though a clock that was set back since has left times ahead
 select pg_temp.series('ticks_total', 'counter') as ticks \gset
 select pg_temp.live(:ticks, now(), 5, 1, 86400);

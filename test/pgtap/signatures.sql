@@ -22,6 +22,7 @@ insert into expected values
 	('query_range', 'metric text, since timestamp with time zone, until timestamp with time zone DEFAULT now(), step interval DEFAULT NULL::interval, labels jsonb DEFAULT ''{}''::jsonb, aggregate text DEFAULT NULL::text, group_by text[] DEFAULT NULL::text[], tenant uuid DEFAULT NULL::uuid', 'TABLE(bucket timestamp with time zone, labels jsonb, value double precision)', 'stable', 'restricted', false),
 	('query_range_step', 'since timestamp with time zone, until timestamp with time zone, step interval, retained_1m timestamp with time zone, retained_5m timestamp with time zone, retained_1h timestamp with time zone', 'interval', 'stable', 'safe', false),
 	('query_range_filter', 'labels jsonb', 'jsonb', 'immutable', 'safe', false),
+	('query_range_labels', 'labels jsonb, keys text[]', 'jsonb', 'immutable', 'safe', true),
 	('query_range_aggregate', 'INOUT aggregate text, kind text, metric text, OUT quantile double precision', 'record', 'immutable', 'safe', false),
 	('query_range_applies', 'aggregate text, kind text', 'boolean', 'immutable', 'safe', false),
 	('query_range_source', 'columns text[], step interval, edges timestamp with time zone[]', 'text', 'immutable', 'safe', false),

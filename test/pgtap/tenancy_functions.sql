@@ -28,6 +28,7 @@ insert into decided values
 		'authenticated service_role', 'query_range_rows(''shared_total'', now(), now(), null, null, null, null, null)'),
 	('query_range_aggregate(text,text,text)', 'authenticated service_role', 'query_range_aggregate(''p95'', ''histogram'', ''m'')'),
 	('query_range_applies(text,text)', 'authenticated service_role', 'query_range_applies(''p95'', ''histogram'')'),
+	('query_range_labels(jsonb,text[])', 'authenticated service_role', 'query_range_labels(''{"a": 1}'', ''{a}'')'),
 	('query_range_filter(jsonb)', 'authenticated service_role', 'query_range_filter(''{"a": 1}'')'),
 	('query_range_source(text[],interval,timestamp with time zone[])', 'authenticated service_role',
 		'query_range_source(''{sum}'', ''1 hour'', array[now(), now(), now(), now(), now()])'),

@@ -112,7 +112,11 @@ SQL
 		kill 'CONT', $worker;
 	}
 	flush($node);
-	is($node->safe_psql('postgres', q{select mhm_probe.retire_idle(now() - interval '1 day')}), 1, 'and goes when it is stored');
+	# Unless the worker has done it, at the end of a minute
+	is( $node->safe_psql('postgres', <<'SQL'), "t\n0", 'and goes when it is stored');
+select mhm_probe.retire_idle(now() - interval '1 day') <= 1;
+select count(*) from meshhook_metrics.snapshot() where metric = 'idle_total';
+SQL
 	$node->safe_psql('postgres', q{select meshhook_metrics.inc('idle_total', 2)});
 	flush($node);
 	is(stored_total($node, 'idle_total'), '2|7', 'what comes to it again is added');
