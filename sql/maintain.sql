@@ -54,7 +54,7 @@ as $$
 declare
 	-- Each costs a handful of locks, for which there is not room without end
 	dropped_at_most constant integer := 100;
-	-- What several sessions use in turn is left after so many tries of up to 5 s
+	-- Each of which may wait for 5 s
 	tries constant integer := 3;
 	this record;
 	part record;
@@ -63,11 +63,13 @@ declare
 	old_bounds timestamptz[];
 	begins timestamptz;
 	kept interval;
-	tried text;
-	failures integer;
+	considered text;
+	locked_out boolean;
 	has_table boolean;
 	dropping text;
+	held text;
 	dropped integer := 0;
+	failures integer := 0;
 begin
 	perform meshhook_metrics.require_storage();
 	begin
@@ -108,7 +110,8 @@ begin
 			using meshhook_metrics.rollup_state s
 			where s.target = '1m'
 				and l.id <= s.live_id
-				and l.at < pg_catalog.now() - kept;
+				-- Younger ones are those that close_minutes() deletes, and would wait for
+				and l.at < pg_catalog.now() - kept - interval '2 minutes';
 		end if;
 
 		-- What is active keeps the event with which it fired
@@ -151,22 +154,30 @@ begin
 		from unnest(old_targets, old_leaves, old_bounds) o (target, leaf, upper_bound)
 		join meshhook_metrics.rollup_targets() t
 			on t.target = o.target
+		where not exists (
+			select
+			from meshhook_metrics.rollup_targets() coarser
+			left join meshhook_metrics.rollup_state s
+				on s.target = coarser.target
+			where coarser.source = o.target
+				and (s.complete_until >= o.upper_bound) is not true)
 		order by t.step, o.upper_bound
 	loop
-		if part.target is distinct from tried then
+		if part.target is distinct from considered then
 			exit when dropping is not null;
-			tried := part.target;
-			failures := 0;
+			considered := part.target;
+			locked_out := false;
 		end if;
 		exit when dropped = dropped_at_most;
-		continue when failures >= tries;
+		continue when locked_out;
+		held := dropping;
 		has_table := false;
 		begin
 			perform
 			from meshhook_metrics.rollup_state s
 			where s.target = part.target
 			for update nowait;
-			-- Looked at now that close_minutes() cannot lower it
+			-- Looked at again now that close_minutes() cannot lower it
 			continue when exists (
 				select
 				from meshhook_metrics.rollup_targets() coarser
@@ -178,13 +189,18 @@ begin
 			execute pg_catalog.format('lock table only meshhook_metrics.%I in access exclusive mode', 'rollup_' || part.target);
 			has_table := true;
 			dropping := part.target;
-			-- Somebody may have detached it to keep it, renamed or dropped it
-			continue when not exists (
-				select
-				from pg_catalog.pg_inherits i
-				where i.inhrelid = pg_catalog.to_regclass(pg_catalog.format('meshhook_metrics.%I', part.leaf))
-					and i.inhparent = pg_catalog.to_regclass(pg_catalog.format('meshhook_metrics.%I', 'rollup_' || part.target))
-					and not i.inhdetachpending);
+			-- The leaf soon or not: readers of the table wait already, and who holds the leaf
+			-- may be the next one
+			perform pg_catalog.set_config('lock_timeout', '100ms', true);
+			execute pg_catalog.format('lock table meshhook_metrics.%I in access exclusive mode', part.leaf);
+			perform pg_catalog.set_config('lock_timeout', '5s', true);
+			-- Somebody may have detached it to keep it, or given its name to something else.
+			-- This function looks at the present, and not through the transaction's snapshot.
+			if pg_catalog.pg_partition_root(pg_catalog.to_regclass(pg_catalog.format('meshhook_metrics.%I', part.leaf)))
+				is distinct from pg_catalog.to_regclass(pg_catalog.format('meshhook_metrics.%I', 'rollup_' || part.target))
+			then
+				raise undefined_table;
+			end if;
 			-- What is noted is what was there, not when the leaf ends: it may be of a clock
 			-- that was ahead. Mostly there is something at its end, which an index finds.
 			execute pg_catalog.format(
@@ -198,19 +214,20 @@ begin
 			set retained_from = greatest(s.retained_from, begins)
 			where s.target = part.target;
 			dropped := dropped + 1;
-		exception when lock_not_available or deadlock_detected or object_in_use or dependent_objects_still_exist then
-			-- Its locks are gone with what was done of it
-			dropping := case when dropped > 0 then dropping end;
-			-- Each of the others would be waited for as long
-			failures := failures + case when has_table then 1 else tries end;
-			raise warning 'meshhook_metrics.% was not dropped: %', part.leaf, sqlerrm
-				using hint = 'Something else uses it; the next run tries again.';
+		-- Its locks are gone with what was done of it
+		exception
+			when undefined_table then
+				dropping := held;
+			when lock_not_available or deadlock_detected or object_in_use or dependent_objects_still_exist or insufficient_privilege then
+				dropping := held;
+				locked_out := not has_table;
+				raise warning 'meshhook_metrics.% was not dropped: %', part.leaf, sqlerrm
+					using hint = 'Something else uses it; the next run tries again.';
 		end;
 	end loop;
 
 	-- A leaf that will not change any more: an index that was filled in the order of time
 	-- is half empty
-	failures := 0;
 	for part in
 		select l.leaf, c.relname as index
 		from meshhook_metrics.rollup_targets() t
@@ -222,6 +239,7 @@ begin
 			and i.indisprimary
 		join pg_catalog.pg_class c
 			on c.oid = i.indexrelid
+			and c.relkind = 'i'
 		where dropping is null
 			and l.upper_bound <= s.complete_until
 			and l.upper_bound <= pg_catalog.now()
@@ -232,7 +250,7 @@ begin
 			execute pg_catalog.format('alter index meshhook_metrics.%I set (fillfactor = 100)', part.index);
 			execute pg_catalog.format('reindex index meshhook_metrics.%I', part.index);
 			exit;
-		exception when lock_not_available or deadlock_detected or object_in_use or undefined_table or undefined_object then
+		exception when lock_not_available or deadlock_detected or object_in_use or undefined_table or undefined_object or insufficient_privilege then
 			failures := failures + 1;
 			raise warning 'meshhook_metrics.% was not made compact: %', part.leaf, sqlerrm
 				using hint = 'Another session uses it; the next run tries again.';

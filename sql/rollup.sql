@@ -75,7 +75,8 @@ begin
 		-- With the leaf's oid it would wait for who has that locked
 		cross join lateral pg_catalog.pg_get_expr(c.relpartbound, 0) b (bounds)
 		where i.inhparent = pg_catalog.to_regclass(pg_catalog.format('meshhook_metrics.%I', 'rollup_' || leaves.target))
-			and c.relnamespace = 'meshhook_metrics'::pg_catalog.regnamespace) l
+			and c.relnamespace = 'meshhook_metrics'::pg_catalog.regnamespace
+			and not i.inhdetachpending) l
 	where l.bound is not null
 	order by l.bound;
 end

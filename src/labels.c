@@ -5,7 +5,7 @@
  *
  * Owns the rules for metric names and labels, and the encoding in which the
  * registry keeps labels.  Called once for a key that the backend has not met
- * yet, and by whatever shows series or groups them.  Touches nothing shared.
+ * yet, and by whatever shows series.  Touches nothing shared.
  *
  * The rules are Prometheus's for names; the reserved keys are those that the
  * exposition adds itself.  A label with an empty value is the same to
@@ -16,16 +16,11 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
-#include "fmgr.h"
 #include "labels.h"
 #include "mb/pg_wchar.h"
 #include "registry.h"
 #include "settings.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
-
-PG_FUNCTION_INFO_V1(mhm_query_range_labels);
 
 static const char *const reserved_keys[] = {"le", "quantile", "tenant", "overflow"};
 
@@ -341,39 +336,4 @@ mhm_labels_jsonb(const char *encoded, uint32 length, bool overflow)
 		push_string(&state, WJB_VALUE, "true", strlen("true"));
 	}
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
-}
-
-/*
- * query_range_labels(labels jsonb, keys text[]) → jsonb, strict: those of some labels
- * that have one of these keys, an object.  In C, since it is called for each series.
- */
-Datum
-mhm_query_range_labels(PG_FUNCTION_ARGS)
-{
-	Jsonb	   *labels = PG_GETARG_JSONB_P(0);
-	ArrayType  *keys = PG_GETARG_ARRAYTYPE_P(1);
-	JsonbParseState *state = NULL;
-	Datum	   *values;
-	bool	   *nulls;
-	int			count;
-
-	deconstruct_array(keys, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &count);
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	for (int i = 0; i < count && JB_ROOT_IS_OBJECT(labels); i++)
-	{
-		JsonbValue	key;
-		JsonbValue *value;
-
-		if (nulls[i])
-			continue;
-		key.type = jbvString;
-		key.val.string.val = VARDATA_ANY(DatumGetPointer(values[i]));
-		key.val.string.len = VARSIZE_ANY_EXHDR(DatumGetPointer(values[i]));
-		value = getKeyJsonValueFromContainer(&labels->root, key.val.string.val, key.val.string.len, NULL);
-		if (value == NULL)
-			continue;
-		pushJsonbValue(&state, WJB_KEY, &key);
-		pushJsonbValue(&state, WJB_VALUE, value);
-	}
-	PG_RETURN_JSONB_P(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
 }

@@ -203,15 +203,15 @@ select is_empty($$ (select * from before where "table" <> 'rollup_5m') except ta
 
 -- A clock was so far ahead that minutes of the time to come were dropped, and is right
 -- since 10:17: what docs/operations.md says brings back what was recorded since
-update meshhook_metrics.rollup_state set retained_from = '2027-02-25 00:00:00+00' where target in ('1m', '5m');
-update meshhook_metrics.rollup_state set complete_until = '2027-03-04 00:00:00+00';
+update meshhook_metrics.rollup_state set retained_from = '3027-02-25 00:00:00+00' where target in ('1m', '5m');
+update meshhook_metrics.rollup_state set complete_until = '3027-03-04 00:00:00+00';
 insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum)
 select :'a', '2027-02-10+00'::timestamptz + at, 5, array[777], array[1], array[1]
 from unnest(array['10:18', '10:22', '10:23', '11:07']::interval[]) at;
 select is(meshhook_metrics.close_minutes('2027-02-10 11:08:00+00'), 4::bigint, 'minutes come after a clock was set right');
 select is(meshhook_metrics.rollup(), 0::bigint, 'they are taken for dropped already');
 update meshhook_metrics.rollup_state s
-set retained_from = least(s.retained_from, right_since),
+set retained_from = case when s.retained_from > now() then right_since else s.retained_from end,
     complete_until = case when s.target = '1m' then s.complete_until
                           else least(s.complete_until, date_bin(t.step, right_since, 'epoch')) end
 from meshhook_metrics.rollup_targets() t,

@@ -225,8 +225,8 @@ insert into meshhook_metrics.rollup_1d (tenant_id, series_id, bucket, count, sum
 select tenant_id, series_id, date_trunc('day', now() - interval '500 days'), count, sum, min, max, last, histogram
 from meshhook_metrics.rollup_1m;
 select meshhook_metrics.rollup();
-select meshhook_metrics.maintain();
 SQL
+maintain_wholly($old, extra_params => [ '-U', 'owner_role' ]);
 alert($old);
 my %before = what_is_kept($old);
 my %totals = map { $_ => stored_total($old, $_) } qw(runs_total depth run_seconds);

@@ -192,6 +192,87 @@ is($one->{stderr} . $two->{stderr}, '', 'without an error or a warning');
 is(sql("select count(*) from meshhook_metrics.$old"), 1, 'and leaves alone what is no longer part of the table');
 sql("drop table meshhook_metrics.$old; select meshhook_metrics.maintain()");
 
+# Whatever the isolation of who calls, and by whatever name
+age();
+$one->query_safe("begin isolation level repeatable read; select 1;");
+sql("alter table meshhook_metrics.rollup_1m detach partition meshhook_metrics.$old");
+$one->query_safe('select meshhook_metrics.maintain(); commit;');
+is(sql("select count(*) from meshhook_metrics.$old"), 1, 'nor does it drop one that was detached since its snapshot');
+sql("drop table meshhook_metrics.$old; create table meshhook_metrics.precious (i int); insert into meshhook_metrics.precious values (7)");
+sql('select meshhook_metrics.maintain()') for 1 .. 2;
+age();
+$two->query_safe("begin; lock table meshhook_metrics.rollup_1m in share mode;");
+begin_to($one, 'select meshhook_metrics.maintain();');
+ok(waits('select meshhook_metrics.maintain'), 'maintain() waits for the table');
+$two->query_safe("alter table meshhook_metrics.$old rename to kept; alter table meshhook_metrics.precious rename to $old; commit;");
+$one->query_until(qr/ended/, '');
+is(sql("select i from meshhook_metrics.$old"), 7, 'nor another table that has got its name');
+sql("drop table meshhook_metrics.$old; drop table meshhook_metrics.kept; select meshhook_metrics.maintain(); select meshhook_metrics.maintain()");
+
+# One whose detaching was not finished is for who began it
+age();
+$one->query_safe('begin; select count(*) from meshhook_metrics.rollup_1m;');
+begin_to($two, "alter table meshhook_metrics.rollup_1m detach partition meshhook_metrics.$old concurrently;");
+await(sub { sql('select count(*) from pg_inherits where inhdetachpending') == 1 }, 'the leaf to be marked');
+ok(waits('alter table'), 'who detaches a leaf waits for its readers');
+sql(q{select pg_cancel_backend(pid) from pg_stat_activity where query like 'alter table%concurrently%' and pid <> pg_backend_pid()});
+$two->query_until(qr/ended/, '');
+$two->{stderr} = '';
+$one->query_safe('commit;');
+is(sql('select count(*) from pg_inherits where inhdetachpending'), 1, 'a leaf is half detached');
+($code, $out, $warnings) = $node->psql('byhand', 'select meshhook_metrics.maintain()');
+is($code . $warnings . old_leaves(), '0', 'it is no leaf any more, and all others are dropped');
+is(sql("select count(*) from meshhook_metrics.$old"), 1, 'but it');
+sql("alter table meshhook_metrics.rollup_1m detach partition meshhook_metrics.$old finalize");
+sql("drop table meshhook_metrics.$old");
+
+# Old leaves that something depends on, however many
+sub several_old
+{
+	sql("select meshhook_metrics.create_leaf('1m', $noon - n * interval '1 day') from generate_series(20, 24) n");
+	return map { s/\s+//gr } split /\n/, sql(q{select leaf from meshhook_metrics.leaves('1m') where upper_bound < now() - interval '10 days' order by 1});
+}
+age();
+my @several = several_old();
+is(scalar @several, 5, 'there are several old leaves');
+sql("create view depends_$_ as select count(*) from meshhook_metrics.$_") for @several[0 .. 3];
+$node->psql('byhand', 'select meshhook_metrics.maintain()');
+is(old_leaves(), '1m 1m 1m 1m 5m', 'views keep those that they are of');
+sql("drop view depends_$_") for @several[0 .. 3];
+sql('select meshhook_metrics.maintain()') for 1 .. 2;
+is(old_leaves(), '', 'then they go');
+
+# One that is being read is not waited for with the table locked: its reader may want that next
+age();
+@several = several_old();
+$one->query_safe("begin; select count(*) from meshhook_metrics.$several[2];");
+($code, $out, $warnings) = $node->psql('byhand', "set lock_timeout = '1s'; select meshhook_metrics.maintain()");
+is($code . old_leaves(), '01m 5m', 'all others go');
+like($warnings, qr/WARNING:  meshhook_metrics.$several[2] was not dropped: canceling statement due to lock timeout/, 'and it is left');
+$one->query_safe('select count(*) from meshhook_metrics.rollup_1m; commit;');
+sql('select meshhook_metrics.maintain()') for 1 .. 2;
+
+# A minute that ends while an index is being rebuilt does not wait for that, though
+# rows of live have become old just now
+sql(<<"SQL");
+insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum)
+select gen_random_uuid(), now() - interval '15 minutes' - n * interval '1 second', 5, array[1], array[1], array[1]
+from generate_series(1, 5) n;
+update meshhook_metrics.rollup_state
+set live_id = (select max(id) from meshhook_metrics.live)
+where target = '1m';
+select meshhook_metrics.create_leaf('1m', $noon - interval '3 days')
+SQL
+my $loose = sql(q{select leaf from meshhook_metrics.leaves('1m') where upper_bound < now() order by lower_bound limit 1});
+$one->query_safe("begin; select count(*) from meshhook_metrics.$loose;");
+begin_to($two, 'select meshhook_metrics.maintain();');
+ok(waits('select meshhook_metrics.maintain'), 'maintain() waits for the readers of an index');
+sql("set lock_timeout = '1s'; select meshhook_metrics.close_minutes()");
+is(sql("select count(*) from meshhook_metrics.live where at < now() - interval '15 minutes'"), 0, 'a minute waits for neither');
+$one->query_safe('commit;');
+$two->query_until(qr/ended/, '');
+sql("drop table meshhook_metrics.$loose");
+
 # Or that something depends on
 age();
 sql("create view depends as select count(*) from meshhook_metrics.$old");

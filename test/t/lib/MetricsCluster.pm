@@ -23,7 +23,7 @@ our @EXPORT = qw(
   totals everything exposition counter discarded
   same_ok consistent_ok log_mark log_since await await_midnight
   install_storage supabase_roles as_tenant
-  flush await_status stored_total worker_pid
+  flush maintain_wholly await_status stored_total worker_pid
 );
 
 # What a test may compare before and after: every series with all it holds
@@ -336,6 +336,26 @@ sub flush
 	my ($node, $database) = @_;
 
 	return $node->safe_psql($database // 'postgres', 'select meshhook_metrics.flush()');
+}
+
+# maintain(), which does little in a run, until nothing is left to drop or to compact
+sub maintain_wholly
+{
+	my ($node, %psql) = @_;
+	my ($before, $after) = ('', 'not looked at');
+
+	while ($before ne $after)
+	{
+		$before = $after;
+		$after = $node->safe_psql('postgres', <<'SQL', %psql);
+select from meshhook_metrics.maintain();
+select relname, pg_relation_filenode(oid)
+from pg_class
+where relnamespace = 'meshhook_metrics'::regnamespace and relname ~ '^rollup_.*_pkey$'
+order by relname
+SQL
+	}
+	return;
 }
 
 # Wait until status() meets a condition in SQL over its columns
