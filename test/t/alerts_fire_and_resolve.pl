@@ -154,7 +154,7 @@ where e.name = 'late_$round'
 SQL
 }
 note("seconds from a sample to the commit of its event: @latencies");
-is(scalar(grep { $_ < 0 || $_ > 5 } @latencies), 0, 'soon after the sample its event is committed');
+is(scalar(grep { $_ < 0 || $_ > 30 } @latencies), 0, 'soon after the sample its event is committed');
 
 await_alerts($node, 'late_1 firing, late_2 firing, late_3 firing');
 is(events_of($node, 'Runs are slow'), 'pending firing resolved', 'runs are fast again');

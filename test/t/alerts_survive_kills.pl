@@ -15,7 +15,7 @@ use Test::More;
 my $node = new_alert_cluster('main', probe => 1);
 
 level_rule($node, 'quick');
-level_rule($node, 'slow', for_duration => '4 seconds');
+level_rule($node, 'slow', for_duration => '15 seconds');
 level_rule($node, 'steady');
 set_level($node, quick => 1, slow => 1, steady => 50);
 await_alerts($node, 'steady firing');
@@ -64,7 +64,7 @@ remember_region($node);
 is($node->safe_psql('postgres', $began), $pending, 'a restart while it is pending: it began when it did');
 await_alerts($node, 'slow firing, steady firing');
 is($node->safe_psql('postgres', <<'SQL'), 't', 'it fires when it has held for as long as it must, restarts included');
-select f.started_at = p.started_at and f.at - p.started_at >= interval '4 seconds'
+select f.started_at = p.started_at and f.at - p.started_at >= interval '15 seconds'
 from meshhook_metrics.alert_events p
 join meshhook_metrics.alert_events f on f.name = p.name and f.state = 'firing'
 where p.name = 'slow' and p.state = 'pending'

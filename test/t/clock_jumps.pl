@@ -49,9 +49,10 @@ sub stored_soon_ok
 	my ($name) = @_;
 
 	record();
-	await(sub { stored_total($node, 'size') eq recorded() }, "samples to be stored, $name");
-	is(join(' ', map { stored_total($node, $_) } qw(work_total level size)), join(' ', (recorded()) x 3),
-		"$name: what was recorded is stored, once");
+	# Together or, if a flush is under way, apart
+	my $all = join ' ', (recorded()) x 3;
+	await(sub { join(' ', map { stored_total($node, $_) } qw(work_total level size)) eq $all }, "samples to be stored, $name");
+	pass("$name: what was recorded is stored, once");
 	return;
 }
 
@@ -213,12 +214,10 @@ set_clock($node, 3 * 86400);
 record();
 $node->safe_psql('postgres', q{select meshhook_metrics.inc('going_total'), meshhook_metrics.inc('staying_total')});
 await(sub { stored_total($node, 'going_total') eq '1|1' }, 'samples of the present to be stored');
-# It does so once an hour. Were the clock set while it is at it, it would look for old
-# minutes before the last ones are closed, leave them, and come back in an hour.
-await(sub { $node->safe_psql('postgres', <<'SQL') eq 't' }, 'the worker to have maintained the storage');
-select max(lower_bound) > clock_timestamp() + interval '2 days'
-from meshhook_metrics.leaves('1m')
-SQL
+# It maintains the storage once an hour. Were the clock set while it is at it, it would
+# look for old minutes before the last ones are closed, leave them, and come back in an
+# hour. A flush that begins now is after all that followed the one before.
+flush($node);
 set_clock($node, 20 * 86400);
 $node->safe_psql('postgres', q{select meshhook_metrics.inc('going_total'), meshhook_metrics.inc('staying_total')});
 # So often that it has looked at the clock

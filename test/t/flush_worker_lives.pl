@@ -67,7 +67,7 @@ for my $signal ('terminate', 'cancel')
 
 			$locking->query_safe('begin');
 			$locking->query_safe('lock table meshhook_metrics.flush_state in access exclusive mode');
-			$flushing->query_until(qr/^started$/m, "\\echo started\nselect 'stored as ' || meshhook_metrics.flush();\n");
+			$flushing->query_until(qr/^started$/m, "\\echo started\nselect 'stored as ' || meshhook_metrics.flush('3 minutes');\n");
 			$node->poll_query_until('postgres', <<"SQL") or die 'the worker does not wait';
 select wait_event_type = 'Lock'
 from pg_stat_activity

@@ -160,7 +160,7 @@ for my $case (
 select count(meshhook_metrics.inc('many_total', 1, jsonb_build_object('case', '$name', 'number', i)))
 from generate_series(1, 700) i
 SQL
-	await_status($node, "last_error like '%No space left on device%'");
+	await_status($node, "last_error like 'could not flush: %No space left on device%'");
 	like(last_error(), qr/^could not flush: $complaint$/, "$name: status() names it");
 	record_round();
 	record_extremes(5);
@@ -190,7 +190,7 @@ $node->reload;
 await(sub { $node->safe_psql('postgres', 'show default_transaction_read_only') eq 'on' }, 'the new setting');
 record_round();
 record_extremes(7);
-await_status($node, "last_error like '%read-only%'");
+await_status($node, "last_error like 'could not flush: %read-only%'");
 like(last_error(), qr/^could not flush: cannot execute \w+ in a read-only transaction$/, 'read-only: status() names it');
 record_round();
 record_extremes(5);
@@ -210,7 +210,7 @@ my $worker = worker_pid($node);
 $node->safe_psql('postgres', "alter database postgres set default_transaction_read_only = on; select pg_terminate_backend($worker)");
 await_status($node, "worker_pid <> $worker");
 record_round();
-await_status($node, "last_error like '%read-only%'");
+await_status($node, "last_error like 'could not flush: %read-only%'");
 record_round();
 $node->safe_psql('postgres',
 	'set default_transaction_read_only = off; alter database postgres reset default_transaction_read_only');
@@ -230,7 +230,8 @@ for my $table (qw(live series flush_state))
 	$locker->query_safe("begin; lock table meshhook_metrics.$table in access exclusive mode");
 	record_round();
 	record_extremes(7);
-	like(failed_flush('2500 ms'), qr/
+	await_status($node, "last_error like 'could not flush: %lock timeout%'");
+	like(failed_flush('300 ms'), qr/
 		ERROR:\ \ 57014:\ metrics\ were\ not\ flushed\ within\ the\ timeout\n
 		DETAIL:\ \ The\ flush\ worker\ reports:\ could\ not\ flush:\ canceling\ statement\ due\ to\ lock\ timeout\n
 		HINT:\ \ .*A\ lock\ on\ a\ storage\ table/x, "$table is locked: flush() names it");

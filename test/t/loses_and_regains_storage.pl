@@ -204,7 +204,9 @@ SQL
 	$mark = log_mark($node);
 	$node->safe_psql('app', $loss);
 	record();
-	like(failed_flush(), $complaint, "without $name: flush() says so");
+	my $said = '';
+	await(sub { ($said = failed_flush()) =~ /DETAIL/ }, "a flush without $name to have failed");
+	like($said, $complaint, "without $name: flush() says so");
 	fail_times(3);
 	like($node->safe_psql('app', 'select last_error from meshhook_metrics.status()'), qr/^could not flush: $complaint/,
 		"without $name: status() says so");

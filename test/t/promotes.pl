@@ -93,6 +93,7 @@ is($standby->safe_psql('postgres', 'select storage_installed, flush_errors, last
 # And through the end of the minute, and a crash
 kill_server($standby);
 $standby->start;
+await_status($standby, 'worker_pid is not null');
 flush($standby);
 $standby->safe_psql('postgres', q{select meshhook_metrics.close_minutes(now() + interval '2 minutes'), meshhook_metrics.rollup()});
 is(stored_total($standby, 'shared_total'), '67|67', 'nor is anything stored again after a crash');
@@ -109,6 +110,7 @@ $standby->stop;
 $primary->start;
 remember_region($primary);
 my $locking = session($primary);
+await_status($primary, 'worker_pid is not null');
 flush($primary);
 $locking->query_safe('begin; lock table meshhook_metrics.flush_state in access exclusive mode');
 record($primary, 'unstored_total', 9);

@@ -157,6 +157,9 @@ sql('select meshhook_metrics.maintain()');
 is(old_leaves(), '', 'the next run drops it');
 is(sql("select retained_from - ($noon - interval '20 days') from meshhook_metrics.rollup_state where target = '1m'"), '00:01:00', 'and notes what was there');
 
+# Here it waits for as long as this test takes
+sql("alter function meshhook_metrics.maintain() set lock_timeout = '3min'");
+
 # Somebody changes the table and then its leaves, while maintain() wants to drop one
 age();
 sql('select meshhook_metrics.rollup()');
@@ -208,6 +211,8 @@ $two->query_safe("alter table meshhook_metrics.$old rename to kept; alter table 
 $one->query_until(qr/ended/, '');
 is(sql("select i from meshhook_metrics.$old"), 7, 'nor another table that has got its name');
 sql("drop table meshhook_metrics.$old; drop table meshhook_metrics.kept; select meshhook_metrics.maintain(); select meshhook_metrics.maintain()");
+
+sql("alter function meshhook_metrics.maintain() set lock_timeout = '5s'");
 
 # One whose detaching was not finished is for who began it
 age();

@@ -102,6 +102,7 @@ attempts_fail_ok($node, 'triggers of a flush', map { $_->[2] } grep { $_->[0] =~
 
 # The same when a minute is closed: its rows are there, of a minute ago, and old ones
 keep(<<'SQL');
+begin;
 alter table meshhook_metrics.live disable trigger all;
 insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum)
 select
@@ -113,6 +114,7 @@ select
 	array_fill(0::double precision, array[cardinality(series_id)])
 from meshhook_metrics.live;
 alter table meshhook_metrics.live enable trigger all;
+commit;
 SQL
 upkeep();
 await(sub { keep(q{select exists (select from attack.attempts where place = 'after delete on live each statement')}) eq 't' },
@@ -233,7 +235,13 @@ create or replace function attack.refuse() returns trigger language plpgsql as \
 create trigger more before insert or update on meshhook_metrics.$table for each statement execute function attack.refuse();
 SQL
 	record_round();
-	my ($code, $out, $error) = $node->psql('postgres', "\\set VERBOSITY verbose\nselect meshhook_metrics.flush('500 ms')");
+	my $error = '';
+	await(
+		sub {
+			(undef, undef, $error) = $node->psql('postgres', "\\set VERBOSITY verbose\nselect meshhook_metrics.flush('500 ms')");
+			return $error =~ /DETAIL/;
+		},
+		"a flush to have failed by $table");
 	like($error, qr/57014: .*could not flush: no more of $table/s, "a trigger that refuses on $table: flush() says why");
 	await_status($node, "last_error = 'could not flush: no more of $table'");
 	record_round();
