@@ -173,20 +173,24 @@ begin
 		held := dropping;
 		has_table := false;
 		begin
+			-- The table first, as everybody does who locks both: a minute that is being closed
+			-- is waited for here, and not by its row
+			execute pg_catalog.format('lock table only meshhook_metrics.%I in access exclusive mode', 'rollup_' || part.target);
 			perform
 			from meshhook_metrics.rollup_state s
 			where s.target = part.target
 			for update nowait;
 			-- Looked at again now that close_minutes() cannot lower it
-			continue when exists (
+			if exists (
 				select
 				from meshhook_metrics.rollup_targets() coarser
 				left join meshhook_metrics.rollup_state s
 					on s.target = coarser.target
 				where coarser.source = part.target
-					and (s.complete_until >= part.upper_bound) is not true);
-			-- The table first, as everybody does who locks both
-			execute pg_catalog.format('lock table only meshhook_metrics.%I in access exclusive mode', 'rollup_' || part.target);
+					and (s.complete_until >= part.upper_bound) is not true)
+			then
+				raise undefined_table;
+			end if;
 			has_table := true;
 			dropping := part.target;
 			-- The leaf soon or not: readers of the table wait already, and who holds the leaf
@@ -216,13 +220,14 @@ begin
 			dropped := dropped + 1;
 		-- Its locks are gone with what was done of it
 		exception
+			-- Nothing of that name is to be dropped (any more)
 			when undefined_table then
 				dropping := held;
 			when lock_not_available or deadlock_detected or object_in_use or dependent_objects_still_exist or insufficient_privilege then
 				dropping := held;
 				locked_out := not has_table;
 				raise warning 'meshhook_metrics.% was not dropped: %', part.leaf, sqlerrm
-					using hint = 'Something else uses it; the next run tries again.';
+					using hint = 'The next run tries again; until then it stays. See who or what uses it, and whose it is.';
 		end;
 	end loop;
 
@@ -250,10 +255,13 @@ begin
 			execute pg_catalog.format('alter index meshhook_metrics.%I set (fillfactor = 100)', part.index);
 			execute pg_catalog.format('reindex index meshhook_metrics.%I', part.index);
 			exit;
-		exception when lock_not_available or deadlock_detected or object_in_use or undefined_table or undefined_object or insufficient_privilege then
-			failures := failures + 1;
+		exception when lock_not_available or deadlock_detected or object_in_use or undefined_table or undefined_object
+			or insufficient_privilege or insufficient_resources
+		then
+			-- What was refused at once is no reason to leave the others
+			failures := failures + case when sqlstate = '42501' then 0 else 1 end;
 			raise warning 'meshhook_metrics.% was not made compact: %', part.leaf, sqlerrm
-				using hint = 'Another session uses it; the next run tries again.';
+				using hint = 'The next run tries again. See who uses it, whose it is, and whether there is room for another index.';
 			exit when failures = tries;
 		end;
 	end loop;

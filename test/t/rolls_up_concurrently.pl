@@ -8,6 +8,8 @@ use lib 'test/t/lib';
 use MetricsCluster;
 use Test::More;
 
+# What is compacted next depends on which leaves are over
+await_midnight();
 my $node = new_metrics_cluster('rolls_up_concurrently');
 
 # A database that the worker does not serve, so that everything is done by hand
@@ -234,8 +236,8 @@ sql("drop table meshhook_metrics.$old");
 # Old leaves that something depends on, however many
 sub several_old
 {
-	sql("select meshhook_metrics.create_leaf('1m', $noon - n * interval '1 day') from generate_series(20, 24) n");
-	return map { s/\s+//gr } split /\n/, sql(q{select leaf from meshhook_metrics.leaves('1m') where upper_bound < now() - interval '10 days' order by 1});
+	sql("select meshhook_metrics.create_leaf('1m', $noon - n * interval '1 day') from generate_series(30, 34) n");
+	return map { s/\s+//gr } split /\n/, sql(q{select leaf from meshhook_metrics.leaves('1m') where upper_bound < now() - interval '25 days' order by 1});
 }
 age();
 my @several = several_old();
@@ -308,12 +310,22 @@ $one->query_safe('commit;');
 sql('select meshhook_metrics.maintain()');
 is(old_leaves() . sql("select count(*) from meshhook_metrics.live where at < '$today'"), '0', 'the next run does it');
 
-# Maintaining while a minute is being closed
+# Maintaining while a minute is being closed: that is waited for, by the table
 age();
 bring('2050-01-01 10:00:00+00', 1);
 $one->query_safe("begin; select meshhook_metrics.close_minutes('2050-01-01 10:01:00+00');");
+begin_to($two, 'select meshhook_metrics.maintain();');
+ok(waits('select meshhook_metrics.maintain'), 'maintain() waits for a minute that is being closed');
+$one->query_safe('commit;');
+$two->query_until(qr/ended/, '');
+is($two->{stderr} . old_leaves(), '5m', 'and drops the leaf of minutes then');
+sql('select meshhook_metrics.maintain()');
+
+# But not by the row, for which a minute would wait that has not come to the table
+age();
+$one->query_safe("begin; select from meshhook_metrics.rollup_state where target = '1m' for update;");
 ($code, $out, $warnings) = $node->psql('byhand', 'select meshhook_metrics.maintain()');
-is($code, 0, 'maintain() does not fail while a minute is being closed');
+is($code, 0, 'maintain() does not fail for a minute that has just begun to be closed');
 like($warnings, qr/WARNING:  meshhook_metrics.$old was not dropped: could not obtain lock on row/, 'nor does it wait for that');
 $one->query_safe('commit;');
 is(old_leaves(), '1m', 'the leaf of minutes stays');
@@ -387,6 +399,37 @@ is("$code$warnings " . sql($made_compact), '0 1', 'the next one makes one compac
 $one->query_safe('select count(*) from meshhook_metrics.rollup_5m; commit;');
 sql('select meshhook_metrics.maintain()');
 cmp_ok(sql($made_compact), '==', 2, 'the next one another');
+
+# Leaves of somebody else keep no other from being dropped or made compact
+sql('create role somebody; create role keeper bypassrls; grant all on schema meshhook_metrics to keeper');
+sql(<<'SQL');
+do $$
+declare
+	it regclass;
+begin
+	for it in
+		select c.oid
+		from pg_class c
+		where c.relnamespace = 'meshhook_metrics'::regnamespace
+			and c.relkind in ('r', 'p')
+	loop
+		execute format('alter table %s owner to keeper', it);
+	end loop;
+end
+$$;
+grant execute on all functions in schema meshhook_metrics to keeper;
+SQL
+loosen();
+@several = several_old();
+sql("alter table meshhook_metrics.$_ owner to keeper") for @several[3 .. 4];
+sql("alter table meshhook_metrics.$_ owner to somebody") for @several[0 .. 2];
+($code, $out, $warnings) = $node->psql('byhand', 'set role keeper; select meshhook_metrics.maintain()');
+is("$code " . old_leaves(), '0 1m 1m 1m', 'those of the owner are dropped');
+is(scalar(() = $warnings =~ /was not dropped: permission denied/g), 3, 'it says which are not his');
+($code, $out, $warnings) = $node->psql('byhand', 'set role keeper; select meshhook_metrics.maintain()');
+is("$code " . sql($made_compact), '0 1', 'and one is made compact, though three that are older cannot be');
+is(scalar(() = $warnings =~ /was not made compact: must be owner/g), 3, 'it says which');
+sql("drop table meshhook_metrics.$_") for @several[0 .. 2];
 
 # An old leaf that cannot be dropped keeps no other from being made compact
 loosen();
