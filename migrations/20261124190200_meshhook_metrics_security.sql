@@ -168,12 +168,17 @@ $$;
 
 -- Policies. A tenant's rows are its own, and its rules are its users' to write; how far the rollups and flushes are is about
 -- nobody in particular, and query_range() has to know. Settings show themselves to
--- nobody. An array, unlike IN, lets an index on tenant_id be used.
+-- nobody. An array lets an index on tenant_id be used, which IN does not.
 do $$
 declare
 	policy record;
 	own constant text := 'tenant_id = any (array(select meshhook_metrics.tenant_ids()))';
 	former constant text := '(tenant_id IN ( SELECT meshhook_metrics.tenant_ids() AS tenant_ids))';
+	made_here constant text[] := array[
+		former,
+		'(tenant_id = ANY (ARRAY( SELECT meshhook_metrics.tenant_ids() AS tenant_ids)))',
+		$q$(target = ANY (ARRAY['1m'::text, '5m'::text, '1h'::text, '1d'::text]))$q$,
+		'(tick > 0)'];
 	path constant text := pg_catalog.current_setting('search_path');
 	readers text := case
 		when exists (select from pg_catalog.pg_roles where rolname = 'authenticated') then 'authenticated'
@@ -188,40 +193,48 @@ begin
 		select
 			s.storage,
 			s.name,
-			s.command,
 			s.shown,
-			s.command = 'all' as written,
+			s.storage = 'alert_rules' as written,
 			p.oid is not null as exists_already,
-			pg_catalog.pg_get_expr(p.polqual, p.polrelid) = former as shows_as_formerly,
-			pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) = former as checks_as_formerly
+			p.polroles = '{0}' as for_everybody,
+			pg_catalog.pg_get_expr(p.polqual, p.polrelid) as shows,
+			pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) as checks
 		from (
 			values
-				('alerts', 'tenants_read_their_own', 'select', own),
-				('alert_events', 'tenants_read_their_own', 'select', own),
-				('series', 'tenants_read_their_own', 'select', own),
-				('live', 'tenants_read_their_own', 'select', own),
-				('rollup_1m', 'tenants_read_their_own', 'select', own),
-				('rollup_5m', 'tenants_read_their_own', 'select', own),
-				('rollup_1h', 'tenants_read_their_own', 'select', own),
-				('rollup_1d', 'tenants_read_their_own', 'select', own),
-				('rollup_state', 'readers_see_how_far_it_is', 'select', $q$target in ('1m', '5m', '1h', '1d')$q$),
-				('flush_state', 'readers_see_how_far_it_is', 'select', 'tick > 0'),
-				('alert_rules', 'tenants_manage_their_own', 'all', own)
-		) s (storage, name, command, shown)
+				('alerts', 'tenants_read_their_own', own),
+				('alert_events', 'tenants_read_their_own', own),
+				('series', 'tenants_read_their_own', own),
+				('live', 'tenants_read_their_own', own),
+				('rollup_1m', 'tenants_read_their_own', own),
+				('rollup_5m', 'tenants_read_their_own', own),
+				('rollup_1h', 'tenants_read_their_own', own),
+				('rollup_1d', 'tenants_read_their_own', own),
+				('rollup_state', 'readers_see_how_far_it_is', $q$target in ('1m', '5m', '1h', '1d')$q$),
+				('flush_state', 'readers_see_how_far_it_is', 'tick > 0'),
+				('alert_rules', 'tenants_manage_their_own', own)
+		) s (storage, name, shown)
 		left join pg_catalog.pg_policy p
 			on p.polrelid = pg_catalog.format('meshhook_metrics.%I', s.storage)::pg_catalog.regclass
 			and p.polname = s.name
 	loop
 		if not policy.exists_already then
-			execute pg_catalog.format('create policy %I on meshhook_metrics.%I for %s to %s using (%s)',
-				policy.name, policy.storage, policy.command, readers, policy.shown)
-				|| case when policy.written then pg_catalog.format(' with check (%s)', policy.shown) else '' end;
+			execute pg_catalog.format(
+				case
+					when policy.written then 'create policy %I on meshhook_metrics.%I for all to %s using (%s) with check (%4$s)'
+					else 'create policy %I on meshhook_metrics.%I for select to %s using (%s)'
+				end,
+				policy.name, policy.storage, readers, policy.shown);
 		end if;
-		if policy.shows_as_formerly then
+		if policy.shows = former then
 			execute pg_catalog.format('alter policy %I on meshhook_metrics.%I using (%s)', policy.name, policy.storage, policy.shown);
 		end if;
-		if policy.checks_as_formerly then
+		if policy.checks = former then
 			execute pg_catalog.format('alter policy %I on meshhook_metrics.%I with check (%s)', policy.name, policy.storage, policy.shown);
+		end if;
+		-- Made before that role was there. It would hold for anon, too, which may not call
+		-- what it calls.
+		if policy.for_everybody and readers <> 'public' and policy.shows = any (made_here) then
+			execute pg_catalog.format('alter policy %I on meshhook_metrics.%I to %s', policy.name, policy.storage, readers);
 		end if;
 	end loop;
 	perform pg_catalog.set_config('search_path', path, true);
