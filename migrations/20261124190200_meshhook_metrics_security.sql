@@ -1,5 +1,13 @@
 -- Who sees what: a tenant its own rows, everybody else nothing
 
+-- Others may have made operators and functions in a schema of the session's search_path
+do $$
+begin
+	perform pg_catalog.set_config('meshhook.search_path', pg_catalog.current_setting('search_path'), false);
+	perform pg_catalog.set_config('search_path', '', false);
+end
+$$;
+
 -- A site may have a function of its own here, so one that exists is left alone, unless
 -- its body is one that these migrations made: that is brought up to date.
 do $do$
@@ -179,7 +187,6 @@ declare
 		'(tenant_id = ANY (ARRAY( SELECT meshhook_metrics.tenant_ids() AS tenant_ids)))',
 		$q$(target = ANY (ARRAY['1m'::text, '5m'::text, '1h'::text, '1d'::text]))$q$,
 		'(tick > 0)'];
-	path constant text := pg_catalog.current_setting('search_path');
 	readers text := case
 		when exists (select from pg_catalog.pg_roles where rolname = 'authenticated') then 'authenticated'
 		else 'public'
@@ -187,8 +194,6 @@ declare
 begin
 	-- In the order of the flush worker, so that nobody waits in a circle
 	lock table meshhook_metrics.alert_state, meshhook_metrics.flush_state, meshhook_metrics.rollup_state in access exclusive mode;
-	-- Names in expressions are shown in full where no schema is searched
-	perform pg_catalog.set_config('search_path', '', true);
 	for policy in
 		select
 			s.storage,
@@ -197,6 +202,7 @@ begin
 			s.storage = 'alert_rules' as written,
 			p.oid is not null as exists_already,
 			p.polroles = '{0}' as for_everybody,
+			-- All names in full, as no schema is searched
 			pg_catalog.pg_get_expr(p.polqual, p.polrelid) as shows,
 			pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) as checks
 		from (
@@ -237,7 +243,6 @@ begin
 			execute pg_catalog.format('alter policy %I on meshhook_metrics.%I to %s', policy.name, policy.storage, readers);
 		end if;
 	end loop;
-	perform pg_catalog.set_config('search_path', path, true);
 end
 $$;
 
@@ -420,5 +425,11 @@ begin
 				using hint = pg_catalog.format('As its owner: ALTER PUBLICATION supabase_realtime ADD TABLE meshhook_metrics.%I;', streamed);
 		end;
 	end loop;
+end
+$$;
+
+do $$
+begin
+	perform pg_catalog.set_config('search_path', pg_catalog.current_setting('meshhook.search_path'), false);
 end
 $$;

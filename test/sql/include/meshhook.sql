@@ -8,6 +8,7 @@
 -- applies the migrations of both, which on Supabase is "postgres". Tenants a and b are
 -- projects, each of a user of its own; a third user has none.
 -- meshhook_end.sql takes all of it away.
+\ir meshhook_end.sql
 
 create schema auth;
 grant usage on schema auth to anon, authenticated, service_role, :"keeper";

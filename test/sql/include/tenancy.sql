@@ -16,7 +16,6 @@ set deadlock_timeout = '60s';
 drop extension if exists meshhook_metrics cascade;
 drop schema if exists meshhook_metrics cascade;
 drop publication if exists supabase_realtime;
-\ir meshhook_end.sql
 
 create temp table made_roles (name name);
 do $$
