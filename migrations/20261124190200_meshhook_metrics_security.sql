@@ -74,7 +74,7 @@ begin
 		if sqlstate ~ '^(40|53|57|58|72|XX)' or sqlstate = '55P03' then
 			raise;
 		end if;
-		raise warning 'the caller has no tenants, because % failed: %', asked, sqlerrm
+		raise warning 'the caller has no tenants, because % failed: %', asked, pg_catalog.left(sqlerrm, 200)
 			using errcode = sqlstate,
 				hint = case asked
 					when 'request.jwt.claims' then 'This setting has the claims of a token, a JSON object. See what the API server, or the session, sets it to.'

@@ -11,6 +11,7 @@ use Peer;
 use Report;
 use Rounds qw(difference each_round progress ratio rounds);
 use Run;
+use Storage;
 
 # Every size as [full, quick]
 use constant SIZES => {
@@ -92,9 +93,9 @@ sub calls
 	my %functions = (guarded => 'meshhook_metrics.tenant_ids', unguarded => 'bench.unguarded_tenant_ids');
 	my $measure = sub {
 		my ($function) = @_;
-		my $found = $user->sql("select (bench.call('$functions{$function}', $calls)).answer");
-		die "$functions{$function}() found $found.\n" if $found ne "{$tenant}";
-		return $user->sql("select (bench.call('$functions{$function}', $calls)).nanoseconds") / 1000 / $calls;
+		my ($nanoseconds, $answer) = Storage::row($user, "select * from bench.call('$functions{$function}', $calls)");
+		die "$functions{$function}() found $answer.\n" if $answer ne "{$tenant}";
+		return $nanoseconds / 1000 / $calls;
 	};
 	my @order = qw(guarded unguarded);
 
