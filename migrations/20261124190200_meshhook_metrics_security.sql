@@ -32,9 +32,10 @@ begin
 	set search_path = ''
 	as $$
 	declare
-		asked text := 'request.jwt.claims';
-		tenants uuid[];
-		claimed jsonb;
+		-- With their schema, or else temporary types of the caller's came first
+		asked pg_catalog.text := 'request.jwt.claims';
+		tenants pg_catalog.uuid[];
+		claimed pg_catalog.jsonb;
 	begin
 		-- Anybody who may create in public could make a function of that name
 		if exists (
@@ -58,10 +59,10 @@ begin
 			perform pg_catalog.set_config('search_path', 'pg_catalog, public, pg_temp', true);
 			tenants := array(select public.user_project_ids());
 		else
-			claimed := nullif(pg_catalog.current_setting('request.jwt.claims', true), '')::jsonb -> 'app_metadata' -> 'tenant_ids';
+			claimed := nullif(pg_catalog.current_setting('request.jwt.claims', true), '')::pg_catalog.jsonb -> 'app_metadata' -> 'tenant_ids';
 			if pg_catalog.jsonb_typeof(claimed) = 'array' then
 				tenants := array(
-					select element::uuid
+					select element::pg_catalog.uuid
 					from pg_catalog.jsonb_array_elements_text(claimed) element
 					where element ~ '^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$');
 			end if;

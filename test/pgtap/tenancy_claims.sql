@@ -124,6 +124,9 @@ from unnest(array[
 	'create function public.user_project_id() returns setof uuid language sql as $x$ select ''22222222-2222-2222-2222-222222222222''::uuid $x$']) definition;
 select is(pg_temp.with_function('tenancy_owner', 'create function public.user_project_ids() returns setof uuid language sql as $x$ select null::uuid $x$', :'claims_a'), '()',
 	'one that says nobody lets nobody see anything');
+select is(pg_temp.with_function('authenticated', format('create domain pg_temp.%s as pg_catalog.text check (false)', type), :'claims_a'), '(1)',
+	'a temporary type of the name ' || type || ' is not taken for PostgreSQL''s')
+from unnest(array['uuid', 'jsonb']) type;
 -- One that fails by what it is, or is given: nobody, not whom the claims name, nor any
 -- of whom it named before
 create sequence public.tenancy_sequence;
