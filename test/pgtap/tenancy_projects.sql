@@ -2,8 +2,16 @@
 -- the token, the session or what others have put into public
 \ir ../sql/include/tenancy.sql
 \set told `psql -X -q -A -t -c 'set role authenticated' -c "set request.jwt.claims = '{\"sub\": \"x\"}'" -c 'select count(*) from meshhook_metrics.series' 2>&1`
+-- A function of another role's is not asked, which the migrations say
+alter function public.user_project_ids() owner to tenancy_stranger;
+\set warned `PGOPTIONS='-c role=tenancy_owner -c client_min_messages=warning' psql -X -q -v ON_ERROR_STOP=1 -f migrations/20261124190200_meshhook_metrics_security.sql 2>&1 | sed 's/^psql:[^ ]* //'`
+alter function public.user_project_ids() owner to tenancy_owner;
+\set silent `PGOPTIONS='-c role=tenancy_owner -c client_min_messages=warning' psql -X -q -v ON_ERROR_STOP=1 -f migrations/20261124190200_meshhook_metrics_security.sql 2>&1`
 begin;
 select no_plan();
+select is(:'warned'::text, E'WARNING:  metrics are shown by the claims of a token, not by public.user_project_ids(), which belongs to tenancy_stranger\nHINT:  If it is to decide: ALTER FUNCTION public.user_project_ids() OWNER TO tenancy_owner;',
+	'that MeshHook''s function belongs to another role is told when the migrations are applied');
+select is(:'silent'::text, '', 'and nothing where it does not');
 
 create function pg_temp.tenants(claims text) returns text
 language sql as $$
