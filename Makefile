@@ -8,9 +8,9 @@
 #                         CLOCK="2028-02-28 23:58 UTC" sets their clock)
 #   make test-long        soak and fault-injection loops
 #   make demo             a small webhook engine, measured
-#   make bench            what recording, flushing, rolling up and alerting cost,
+#   make bench            what recording, flushing, rolling up, alerting and policies cost,
 #                         one after the other (bench-record, bench-flush,
-#                         bench-rollup, bench-alerts: one)
+#                         bench-rollup, bench-alerts, bench-policies: one)
 #
 # test, test-long and demo install the packages they lack when run as root.
 
@@ -36,7 +36,7 @@ ISOLATION = $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isol
 ISOLATION_OPTS = --inputdir=test/isolation
 
 PG_CONFIG ?= pg_config
-BENCHES = bench-record bench-flush bench-rollup bench-alerts
+BENCHES = bench-record bench-flush bench-rollup bench-alerts bench-policies
 TEST_GOALS = test test-long demo bench $(BENCHES)
 
 # The runners install PostgreSQL where there is none, so these goals, and only
@@ -88,7 +88,7 @@ demo:
 
 # One after the other even under -j: each wants the machine for itself
 bench:
-	set -e; for name in record flush rollup alerts; do PG_CONFIG='$(PG_CONFIG)' bench/$$name; done
+	set -e; for name in record flush rollup alerts policies; do PG_CONFIG='$(PG_CONFIG)' bench/$$name; done
 
 $(BENCHES): bench-%:
 	PG_CONFIG='$(PG_CONFIG)' bench/$*

@@ -2,6 +2,14 @@
 -- there stays as it is, what is missing is made. They are no members of the
 -- extension, because pg_dump leaves out too much of tables that are.
 
+-- Others may have made operators and functions in a schema of the session's search_path
+do $$
+begin
+	perform pg_catalog.set_config('meshhook.search_path', pg_catalog.current_setting('search_path'), false);
+	perform pg_catalog.set_config('search_path', '', false);
+end
+$$;
+
 -- Each transaction of the flush worker begins with one of these tables: who has them may
 -- lock the others, and nobody waits in a circle
 do $$
@@ -353,5 +361,11 @@ begin
 	loop
 		execute pg_catalog.format('alter table meshhook_metrics.%I enable row level security', storage);
 	end loop;
+end
+$$;
+
+do $$
+begin
+	perform pg_catalog.set_config('search_path', pg_catalog.current_setting('meshhook.search_path'), false);
 end
 $$;

@@ -1,6 +1,14 @@
 -- The tables of alerting: rules, what is active of them, what has happened, and what is
 -- to be told. Everything here may be run again, as with the tables of metrics.
 
+-- Others may have made operators and functions in a schema of the session's search_path
+do $$
+begin
+	perform pg_catalog.set_config('meshhook.search_path', pg_catalog.current_setting('search_path'), false);
+	perform pg_catalog.set_config('search_path', '', false);
+end
+$$;
+
 -- Who evaluates the rules holds the row of alert_state. Nobody else changes alerts and
 -- events, so who has this table may lock the others.
 do $$
@@ -551,5 +559,11 @@ begin
 	loop
 		execute pg_catalog.format('alter table meshhook_metrics.%I enable row level security', storage);
 	end loop;
+end
+$$;
+
+do $$
+begin
+	perform pg_catalog.set_config('search_path', pg_catalog.current_setting('meshhook.search_path'), false);
 end
 $$;

@@ -1,19 +1,41 @@
 -- Who sees what: a tenant its own rows, everybody else nothing
 
--- A site may have a function of its own here, so one that exists is left alone
-do $do$
+-- Others may have made operators and functions in a schema of the session's search_path
+do $$
 begin
-	if pg_catalog.to_regprocedure('meshhook_metrics.tenant_ids()') is not null then
+	perform pg_catalog.set_config('meshhook.search_path', pg_catalog.current_setting('search_path'), false);
+	perform pg_catalog.set_config('search_path', '', false);
+end
+$$;
+
+-- A site may have a function of its own here, so one that exists is left alone, unless
+-- its body is one that these migrations made: that is brought up to date.
+do $do$
+declare
+	-- md5 of the bodies of former versions, their white space made one blank
+	former constant text[] := array['6040cea8372fba4d1d2ab52786752cff'];
+begin
+	if exists (
+		select
+		from pg_catalog.pg_proc p
+		where p.oid = pg_catalog.to_regprocedure('meshhook_metrics.tenant_ids()')
+			and pg_catalog.md5(pg_catalog.regexp_replace(pg_catalog.btrim(p.prosrc, E' \t\r\n'), '\s+', ' ', 'g')) <> all (former))
+	then
 		return;
 	end if;
 
-	create function meshhook_metrics.tenant_ids()
+	-- One that raised for one subscriber would end Realtime's stream for all of them, so
+	-- what the caller's claims, or the site's function, do wrong means "no tenants".
+	create or replace function meshhook_metrics.tenant_ids()
 	returns setof uuid
 	language plpgsql stable
 	set search_path = ''
 	as $$
 	declare
-		tenants jsonb;
+		-- With their schema, or else temporary types of the caller's came first
+		asked pg_catalog.text := 'request.jwt.claims';
+		tenants pg_catalog.uuid[];
+		claimed pg_catalog.jsonb;
 	begin
 		-- Anybody who may create in public could make a function of that name
 		if exists (
@@ -30,23 +52,41 @@ begin
 						from pg_catalog.pg_proc own
 						where own.oid = 'meshhook_metrics.tenant_ids()'::pg_catalog.regprocedure)))
 		then
-			return query execute 'select public.user_project_ids()';
-			return;
+			asked := 'public.user_project_ids()';
+			-- It may name the site's tables without a schema. Nothing else is looked up in
+			-- this path, which ends with the function, and in which a temporary table of the
+			-- caller's comes last. All rows or none: so an array first.
+			perform pg_catalog.set_config('search_path', 'pg_catalog, public, pg_temp', true);
+			tenants := array(select public.user_project_ids());
+		else
+			claimed := nullif(pg_catalog.current_setting('request.jwt.claims', true), '')::pg_catalog.jsonb -> 'app_metadata' -> 'tenant_ids';
+			if pg_catalog.jsonb_typeof(claimed) = 'array' then
+				tenants := array(
+					select element::pg_catalog.uuid
+					from pg_catalog.jsonb_array_elements_text(claimed) element
+					where element ~ '^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$');
+			end if;
 		end if;
-
-		tenants := nullif(pg_catalog.current_setting('request.jwt.claims', true), '')::jsonb -> 'app_metadata' -> 'tenant_ids';
-		if pg_catalog.jsonb_typeof(tenants) = 'array' then
-			return query
-			select element::uuid
-			from pg_catalog.jsonb_array_elements_text(tenants) element
-			where element ~ '^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$';
+		return query select pg_catalog.unnest(tenants);
+	exception when assert_failure or others then
+		-- What says nothing about the claims or the function, and can be gone when it is
+		-- tried again, is no answer: conflicts with other transactions, locks, lack of
+		-- resources, an operator, the system. (others is without query_canceled.)
+		if sqlstate ~ '^(40|53|57|58|72|XX)' or sqlstate = '55P03' then
+			raise;
 		end if;
+		raise warning 'the caller has no tenants, because % failed: %', asked, pg_catalog.left(sqlerrm, 200)
+			using errcode = sqlstate,
+				hint = case asked
+					when 'request.jwt.claims' then 'This setting has the claims of a token, a JSON object. See what the API server, or the session, sets it to.'
+					else 'Where it is called, search_path is "pg_catalog, public, pg_temp". It must be callable by all who read metrics, and have no rows where it knows no user by the claims in request.jwt.claims.'
+				end;
 	end
 	$$;
 
 	comment on function meshhook_metrics.tenant_ids() is
-	'The tenants whose metrics the caller may read; every policy asks it. The rows of public.user_project_ids() where that exists and belongs to the owner of this function or to a superuser; else the array app_metadata.tenant_ids of the claims in request.jwt.claims.
-The one function that a site replaces: CREATE OR REPLACE FUNCTION keeps policies and grants, and applying the migrations again keeps the function.';
+	'The tenants whose metrics the caller may read; every policy asks it. The rows of public.user_project_ids() where that exists and belongs to the owner of this function or to a superuser; else the array app_metadata.tenant_ids of the claims in request.jwt.claims. Where either fails by what it is or is given, none, and a warning; errors that can be gone when it is tried again are raised.
+The one function that a site replaces: CREATE OR REPLACE FUNCTION keeps policies and grants, and applying the migrations again keeps the function. One that raises ends Realtime''s stream for all subscribers.';
 end
 $do$;
 
@@ -109,12 +149,45 @@ begin
 end
 $$;
 
+-- A function of the site's that tenant_ids() does not ask is not passed over in silence
+do $$
+declare
+	passed_over record;
+begin
+	for passed_over in
+		select
+			pg_catalog.pg_get_userbyid(p.proowner) as maker,
+			pg_catalog.pg_get_userbyid(own.proowner) as keeper
+		from pg_catalog.pg_proc p
+		join pg_catalog.pg_roles r
+			on r.oid = p.proowner
+		join pg_catalog.pg_proc own
+			on own.oid = 'meshhook_metrics.tenant_ids()'::pg_catalog.regprocedure
+		where p.oid = pg_catalog.to_regprocedure('public.user_project_ids()')
+			and p.prorettype = 'pg_catalog.uuid'::pg_catalog.regtype
+			and not r.rolsuper
+			and p.proowner <> own.proowner
+			and own.prosrc like '%public.user_project_ids()%'
+	loop
+		raise warning 'metrics are shown by the claims of a token, not by public.user_project_ids(), which belongs to %', passed_over.maker
+			using hint = pg_catalog.format('If it is to decide: ALTER FUNCTION public.user_project_ids() OWNER TO %I;', passed_over.keeper);
+	end loop;
+end
+$$;
+
 -- Policies. A tenant's rows are its own, and its rules are its users' to write; how far the rollups and flushes are is about
 -- nobody in particular, and query_range() has to know. Settings show themselves to
--- nobody.
+-- nobody. An array lets an index on tenant_id be used, which IN does not.
 do $$
 declare
 	policy record;
+	own constant text := 'tenant_id = any (array(select meshhook_metrics.tenant_ids()))';
+	former constant text := '(tenant_id IN ( SELECT meshhook_metrics.tenant_ids() AS tenant_ids))';
+	made_here constant text[] := array[
+		former,
+		'(tenant_id = ANY (ARRAY( SELECT meshhook_metrics.tenant_ids() AS tenant_ids)))',
+		$q$(target = ANY (ARRAY['1m'::text, '5m'::text, '1h'::text, '1d'::text]))$q$,
+		'(tick > 0)'];
 	readers text := case
 		when exists (select from pg_catalog.pg_roles where rolname = 'authenticated') then 'authenticated'
 		else 'public'
@@ -123,42 +196,54 @@ begin
 	-- In the order of the flush worker, so that nobody waits in a circle
 	lock table meshhook_metrics.alert_state, meshhook_metrics.flush_state, meshhook_metrics.rollup_state in access exclusive mode;
 	for policy in
-		select s.storage, s.name, s.shown
+		select
+			s.storage,
+			s.name,
+			s.shown,
+			s.storage = 'alert_rules' as written,
+			p.oid is not null as exists_already,
+			p.polroles = '{0}' as for_everybody,
+			-- All names in full, as no schema is searched
+			pg_catalog.pg_get_expr(p.polqual, p.polrelid) as shows,
+			pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) as checks
 		from (
 			values
-				('alerts', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
-				('alert_events', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
-				('series', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
-				('live', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
-				('rollup_1m', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
-				('rollup_5m', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
-				('rollup_1h', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
-				('rollup_1d', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
+				('alerts', 'tenants_read_their_own', own),
+				('alert_events', 'tenants_read_their_own', own),
+				('series', 'tenants_read_their_own', own),
+				('live', 'tenants_read_their_own', own),
+				('rollup_1m', 'tenants_read_their_own', own),
+				('rollup_5m', 'tenants_read_their_own', own),
+				('rollup_1h', 'tenants_read_their_own', own),
+				('rollup_1d', 'tenants_read_their_own', own),
 				('rollup_state', 'readers_see_how_far_it_is', $q$target in ('1m', '5m', '1h', '1d')$q$),
-				('flush_state', 'readers_see_how_far_it_is', 'tick > 0')
+				('flush_state', 'readers_see_how_far_it_is', 'tick > 0'),
+				('alert_rules', 'tenants_manage_their_own', own)
 		) s (storage, name, shown)
-		where not exists (
-			select
-			from pg_catalog.pg_policy p
-			where p.polrelid = pg_catalog.format('meshhook_metrics.%I', s.storage)::pg_catalog.regclass
-				and p.polname = s.name)
+		left join pg_catalog.pg_policy p
+			on p.polrelid = pg_catalog.format('meshhook_metrics.%I', s.storage)::pg_catalog.regclass
+			and p.polname = s.name
 	loop
-		execute pg_catalog.format('create policy %I on meshhook_metrics.%I for select to %s using (%s)',
-			policy.name, policy.storage, readers, policy.shown);
+		if not policy.exists_already then
+			execute pg_catalog.format(
+				case
+					when policy.written then 'create policy %I on meshhook_metrics.%I for all to %s using (%s) with check (%4$s)'
+					else 'create policy %I on meshhook_metrics.%I for select to %s using (%s)'
+				end,
+				policy.name, policy.storage, readers, policy.shown);
+		end if;
+		if policy.shows = former then
+			execute pg_catalog.format('alter policy %I on meshhook_metrics.%I using (%s)', policy.name, policy.storage, policy.shown);
+		end if;
+		if policy.checks = former then
+			execute pg_catalog.format('alter policy %I on meshhook_metrics.%I with check (%s)', policy.name, policy.storage, policy.shown);
+		end if;
+		-- Made before that role was there. It would hold for anon, too, which may not call
+		-- what it calls.
+		if policy.for_everybody and readers <> 'public' and policy.shows = any (made_here) then
+			execute pg_catalog.format('alter policy %I on meshhook_metrics.%I to %s', policy.name, policy.storage, readers);
+		end if;
 	end loop;
-
-	if not exists (
-		select
-		from pg_catalog.pg_policy p
-		where p.polrelid = 'meshhook_metrics.alert_rules'::pg_catalog.regclass
-			and p.polname = 'tenants_manage_their_own')
-	then
-		execute pg_catalog.format(
-			'create policy tenants_manage_their_own on meshhook_metrics.alert_rules for all to %s '
-			'using (tenant_id in (select meshhook_metrics.tenant_ids())) '
-			'with check (tenant_id in (select meshhook_metrics.tenant_ids()))',
-			readers);
-	end if;
 end
 $$;
 
@@ -185,11 +270,27 @@ declare
 		select r.rolname
 		from pg_catalog.pg_roles r
 		where r.rolname in ('anon', 'authenticated', 'service_role'));
+	-- Realtime sends a subscriber that may not read a table's key an empty event for each
+	-- row of any tenant, and these use up what may be sent to all. One that may read the
+	-- key, and for whom there is no policy, gets nothing. A policy for anon could call
+	-- what anon may not; then, as with the key and not the schema, Realtime's check would
+	-- raise, and nobody would get anything.
+	keys_for_anon constant text[] := array(
+		select t.name
+		from pg_catalog.unnest(array['live', 'alert_events']) t (name)
+		where not exists (
+			select
+			from pg_catalog.pg_policy p
+			cross join pg_catalog.unnest(p.polroles) applies (role)
+			join pg_catalog.pg_roles r
+				on r.rolname = 'anon'
+			where p.polrelid = pg_catalog.format('meshhook_metrics.%I', t.name)::pg_catalog.regclass
+				and (applies.role = 0 or pg_catalog.pg_has_role(r.oid, applies.role, 'usage'))));
 begin
 	revoke all on schema meshhook_metrics from public;
 	foreach api_role in array api_roles loop
 		execute pg_catalog.format('revoke all on schema meshhook_metrics from %I', api_role);
-		if api_role <> 'anon' then
+		if api_role <> 'anon' or keys_for_anon <> '{}' then
 			execute pg_catalog.format('grant usage on schema meshhook_metrics to %I', api_role);
 		end if;
 	end loop;
@@ -212,6 +313,8 @@ begin
 				execute pg_catalog.format('grant select on meshhook_metrics.%I to %I', storage, api_role);
 			elsif api_role = 'authenticated' and storage = 'flush_state' then
 				grant select (at) on meshhook_metrics.flush_state to authenticated;
+			elsif api_role = 'anon' and storage = any (keys_for_anon) then
+				execute pg_catalog.format('grant select (id) on meshhook_metrics.%I to anon', storage);
 			end if;
 			if api_role <> 'anon' and storage = 'alert_rules' then
 				execute pg_catalog.format('grant insert (%1$s), update (%1$s), delete on meshhook_metrics.alert_rules to %2$I',
@@ -323,5 +426,11 @@ begin
 				using hint = pg_catalog.format('As its owner: ALTER PUBLICATION supabase_realtime ADD TABLE meshhook_metrics.%I;', streamed);
 		end;
 	end loop;
+end
+$$;
+
+do $$
+begin
+	perform pg_catalog.set_config('search_path', pg_catalog.current_setting('meshhook.search_path'), false);
 end
 $$;

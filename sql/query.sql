@@ -398,7 +398,7 @@ begin
 			where p.polrelid = 'meshhook_metrics.series'::regclass
 				and p.polpermissive
 				and pg_get_expr(p.polqual, p.polrelid) is distinct from
-					'(tenant_id IN ( SELECT meshhook_metrics.tenant_ids() AS tenant_ids))')
+					'(tenant_id = ANY (ARRAY( SELECT meshhook_metrics.tenant_ids() AS tenant_ids)))')
 	then
 		tenants := array(select meshhook_metrics.tenant_ids());
 	end if;

@@ -1,4 +1,5 @@
-# What the programs bench/record, bench/flush, bench/rollup and bench/alerts have in common.
+# What the programs bench/record, bench/flush, bench/rollup, bench/alerts
+# and bench/policies have in common.
 # Sourced by them, with $bench the name of the program and $here its folder.
 #
 #   read_options "$@"      --quick and --output FILE

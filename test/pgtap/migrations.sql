@@ -29,7 +29,7 @@ language sql as $$
 	from pg_constraint o
 	where o.connamespace = 'meshhook_metrics'::regnamespace
 	union all
-	select format('policy %s on %s: %s %s using %s check %s', p.polname, p.polrelid::regclass, p.polpermissive, p.polcmd, pg_get_expr(p.polqual, p.polrelid),
+	select format('policy %s on %s: %s %s to %s using %s check %s', p.polname, p.polrelid::regclass, p.polpermissive, p.polcmd, p.polroles::regrole[], pg_get_expr(p.polqual, p.polrelid),
 		pg_get_expr(p.polwithcheck, p.polrelid))
 	from pg_policy p
 	join pg_class c on c.oid = p.polrelid
@@ -130,6 +130,9 @@ set local client_min_messages = warning;
 select set_eq('select pg_temp.data()', 'table data', 'the data stays');
 select is((select string_agg(format('%I.%I', schemaname, tablename), ', ' order by tablename) from pg_publication_tables where pubname = 'supabase_realtime'),
 	'meshhook_metrics.alert_events, meshhook_metrics.live', 'live and alert_events, and nothing else, are published');
+select is_empty($$ select polrelid::regclass from pg_policy join pg_class c on c.oid = polrelid
+		where c.relnamespace = 'meshhook_metrics'::regnamespace and polroles <> array['authenticated'::regrole::oid] $$,
+	'policies that were for everybody are for authenticated');
 drop table storage;
 create temp table storage as select pg_temp.storage() as line;
 \ir ../sql/include/migrations.sql
@@ -183,14 +186,14 @@ grant all on meshhook_metrics.alert_receivers to authenticated;
 grant all on meshhook_metrics.live to anon, authenticated;
 grant execute on function meshhook_metrics.rollup to authenticated;
 grant usage on sequence meshhook_metrics.series_id_seq to service_role;
-grant usage on schema meshhook_metrics to anon;
+grant create on schema meshhook_metrics to anon;
 alter table meshhook_metrics.series disable row level security;
 alter table meshhook_metrics.alert_rules disable row level security;
 do $$begin execute (select format('alter table meshhook_metrics.%I disable row level security; grant select on meshhook_metrics.%1$I to anon', leaf) from meshhook_metrics.leaves('1m') limit 1); end$$;
 \ir ../sql/include/migrations.sql
 insert into meshhook_metrics.settings (name, value) values ('retention_1m', '14 days');
 select set_eq('select pg_temp.storage()', 'table storage', 'whatever is missing is made, whatever is too much is taken away');
-select ok(not has_schema_privilege('anon', 'meshhook_metrics', 'usage'), 'from the schema, too');
+select ok(not has_schema_privilege('anon', 'meshhook_metrics', 'create'), 'from the schema, too');
 select is((select string_agg(name, ' ' order by name) from meshhook_metrics.alert_rules), 'failing firing pending resolved', 'rules and receivers, which nobody dropped, are there');
 select is((select count(*) from meshhook_metrics.alert_receivers), 1::bigint, 'all of them');
 

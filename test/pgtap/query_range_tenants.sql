@@ -2,6 +2,8 @@
 begin;
 set local client_min_messages = warning;
 \ir ../sql/include/api_roles.sql
+select current_user as keeper \gset
+\ir ../sql/include/meshhook.sql
 \ir ../sql/include/migrations.sql
 select no_plan();
 set local timezone = 'UTC';
@@ -34,9 +36,16 @@ select :'a', id, '2026-03-05 10:29', 1, 1000
 from meshhook_metrics.series
 where metric = 'secret_total';
 
-create function pg_temp.as_tenants(tenants text[]) returns void
-language sql as $$
-	select set_config('request.jwt.claims', jsonb_build_object('app_metadata', jsonb_build_object('tenant_ids', tenants))::text, true)
+-- From here on the user has these projects, and no other
+create function pg_temp.as_tenants(tenants uuid[]) returns void
+language plpgsql as $$
+begin
+	delete from public.projects;
+	insert into public.projects (id, owner, name)
+	select t, 'cccccccc-0000-4000-8000-00000000000c', 'project of C'
+	from unnest(tenants) t;
+	perform set_config('request.jwt.claims', '{"sub": "cccccccc-0000-4000-8000-00000000000c", "role": "authenticated"}', true);
+end
 $$;
 -- What somebody is answered: rows, or the error
 create function pg_temp.answer(who name, question text) returns text
@@ -61,7 +70,7 @@ language sql as $$
 $$;
 
 -- A tenant
-select pg_temp.as_tenants(array[:'a']);
+select pg_temp.as_tenants(array[:'a']::uuid[]);
 select is(pg_temp.ask('authenticated', 'runs_total'), '10:30 {} 1; 10:31 {} 2', 'A sees its own');
 select is(pg_temp.ask('authenticated', 'runs_total', ', group_by => ''{status}'''), '10:30 {"status": "ok"} 1; 10:31 {"status": "ok"} 2', 'and no labels of B');
 select is(pg_temp.ask('authenticated', 'runs_total', format(', tenant => %L', :'a')), '10:30 {} 1; 10:31 {} 2', 'also by its id');
@@ -81,10 +90,10 @@ select is((select count(*) from meshhook_metrics.query_range_rows('runs_total', 
 reset role;
 
 -- Others
-select pg_temp.as_tenants(array[:'b']);
+select pg_temp.as_tenants(array[:'b']::uuid[]);
 select is(pg_temp.ask('authenticated', 'runs_total'), '10:30 {} 20; 10:31 {} 40', 'B sees its own');
 select is(pg_temp.ask('authenticated', 'differs'), '10:30 {} 1', 'and what the name is to B');
-select pg_temp.as_tenants(array[:'a', :'b']);
+select pg_temp.as_tenants(array[:'a', :'b']::uuid[]);
 select is(pg_temp.ask('authenticated', 'runs_total'), '10:30 {} 21; 10:31 {} 42', 'who has both sees both');
 select is(pg_temp.ask('authenticated', 'runs_total', format(', tenant => %L', :'b')), '10:30 {} 20; 10:31 {} 40', 'or one');
 select is(pg_temp.ask('authenticated', 'secret_total'), '10:30 {} 10; 10:31 {} 20', 'and of each only what is its own');
@@ -115,7 +124,7 @@ select is(pg_temp.ask('regress_auditor', 'runs_total'), '10:30 {} 11; 10:31 {} 2
 drop policy auditors_read_all on meshhook_metrics.series;
 drop policy auditors_read_all on meshhook_metrics.rollup_1m;
 drop policy auditors_read_all on meshhook_metrics.live;
-select pg_temp.as_tenants(array[:'b']);
+select pg_temp.as_tenants(array[:'b']::uuid[]);
 select is(pg_temp.ask('authenticated', 'runs_total'), '10:30 {} 10; 10:31 {} 20', 'also a tenant');
 
 -- Where the policies are those of the migrations, a tenant's series are looked up by
@@ -127,7 +136,7 @@ language sql set search_path = '' as $$
 	where p.polrelid = 'meshhook_metrics.series'::pg_catalog.regclass
 		and p.polpermissive
 $$;
-select is(pg_temp.policy(), '(tenant_id IN ( SELECT meshhook_metrics.tenant_ids() AS tenant_ids))', 'the policy of series is the one that it knows');
+select is(pg_temp.policy(), '(tenant_id = ANY (ARRAY( SELECT meshhook_metrics.tenant_ids() AS tenant_ids)))', 'the policy of series is the one that it knows');
 
 -- It runs with the rights of who calls it
 select is((select count(*) from pg_proc where pronamespace = 'meshhook_metrics'::regnamespace and proname like 'query\_range%' and (prosecdef or not 'search_path=pg_catalog, pg_temp' = any (proconfig))),

@@ -44,7 +44,7 @@ create function pg_temp.leaves_others(statement text) returns text
 language sql as $$
 	select case when a = concat_ws(E'\n', split_part(a, E'\n', 1), o.lines) then split_part(a, E'\n', 1) else 'others have ' || a end
 	from others o,
-		pg_temp.after('authenticated', '{"app_metadata": {"tenant_ids": ["11111111-1111-1111-1111-111111111111"]}}', statement,
+		pg_temp.after('authenticated', '{"sub": "aaaaaaaa-0000-4000-8000-00000000000a"}', statement,
 			'select * from meshhook_metrics.alert_rules where tenant_id <> ''11111111-1111-1111-1111-111111111111'' order by id') a
 $$;
 -- A statement with a rule's columns and values
@@ -156,9 +156,13 @@ select is(pg_temp.ask(role, :'claims_a', 'update meshhook_metrics.alert_rules se
 from unnest(array['authenticated', 'service_role']) role;
 select is(pg_temp.ask('tenancy_owner', null, 'update meshhook_metrics.alert_rules set id = gen_random_uuid() where name = ''own'''),
 	E'22023: rule "own" cannot be given another id than it has\nInsert a new rule, and delete this one.', 'nor does the owner');
-select is(pg_temp.ask('authenticated', '{"app_metadata": {"tenant_ids": ["11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"]}}',
+-- A user to whom both belong
+create temp table owners as table public.projects;
+update public.projects set owner = 'cccccccc-0000-4000-8000-00000000000c';
+select is(pg_temp.ask('authenticated', :'claims_nobody',
 	format('update meshhook_metrics.alert_rules set tenant_id = %L where name = ''own''', :'b')),
 	E'22023: rule "own" cannot be given another tenant than it has\nInsert a new rule, and delete this one.', 'nor does who belongs to both');
+update public.projects p set owner = o.owner from owners o where o.id = p.id;
 
 -- Upserts of one's own
 \set own '{"tenant_id": "11111111-1111-1111-1111-111111111111", "name": "own"}'
@@ -197,15 +201,15 @@ exception when sqlstate 'ZZ998' then
 end
 $$;
 \set hint 'Delete a rule that is not needed, let one rule stand for several with group_by, or ask the administrator for more (setting max_alert_rules).'
-\set both '{"app_metadata": {"tenant_ids": ["11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"]}}'
+\set of_both 'update public.projects set owner = ''cccccccc-0000-4000-8000-00000000000c'''
 create temp table quotas (settings text, role name, claims text, statement text, quota text, what text);
 insert into quotas values
 	('select', 'authenticated', :'claims_a', pg_temp.many(:'a', 98), null, '100 rules without a setting'),
 	('select', 'authenticated', :'claims_a', pg_temp.many(:'a', 99), '100', 'no more, and none of an insert that is too long'),
 	('select', 'service_role', null, pg_temp.many(:'a', 99), '100', 'neither for the service role'),
 	('select', 'service_role', null, pg_temp.many(:'nil', 99), '100', 'nor for the platform'),
-	('select', 'authenticated', :'both', pg_temp.many(:'a', 98) || ';' || pg_temp.many(:'b', 98), null, 'each tenant has its own'),
-	('select', 'authenticated', :'both', pg_temp.many(:'a', 98) || ';' || pg_temp.many(:'b', 99), '100', 'whoever writes'),
+	(:'of_both', 'authenticated', :'claims_nobody', pg_temp.many(:'a', 98) || ';' || pg_temp.many(:'b', 98), null, 'each tenant has its own'),
+	(:'of_both', 'authenticated', :'claims_nobody', pg_temp.many(:'a', 98) || ';' || pg_temp.many(:'b', 99), '100', 'whoever writes'),
 	('select', 'authenticated', :'claims_a', pg_temp.many(:'a', 98) || '; update meshhook_metrics.alert_rules set enabled = false; ' || pg_temp.many(:'a', 1, 'more'), '100', 'what is disabled counts'),
 	('select', 'authenticated', :'claims_a', pg_temp.many(:'a', 98) || '; delete from meshhook_metrics.alert_rules where name = ''own''; ' || pg_temp.many(:'a', 1, 'more'), null, 'what is deleted does not'),
 	('select', 'authenticated', :'claims_a', pg_temp.many(:'a', 98) || ';' || pg_temp.upserting(:'own'::jsonb, 'tenant_id, name'), null, 'with all of them, those that are there can be upserted'),
@@ -299,7 +303,7 @@ insert into calls values
 create temp table deliveries (call text);
 insert into deliveries values ('claim_notifications(1000)'), ('claim_notifications()'), ('finish_notification(1)'), ('finish_notification(1, ''no'')');
 select is(pg_temp.ask(role, :'claims_a', 'select * from meshhook_metrics.' || call), '42501: permission denied for ' || case role
-	when 'anon' then 'schema meshhook_metrics' when 'tenancy_stranger' then 'schema meshhook_metrics' else 'function ' || split_part(call, '(', 1) end,
+	when 'tenancy_stranger' then 'schema meshhook_metrics' else 'function ' || split_part(call, '(', 1) end,
 	format('%s does not call %s', role, left(call, 60)))
 from (select call, unnest(array['anon', 'tenancy_stranger', 'authenticated', 'service_role']) as role from calls
 	union all
@@ -307,11 +311,12 @@ from (select call, unnest(array['anon', 'tenancy_stranger', 'authenticated', 'se
 order by role, call;
 
 -- Anybody else: nothing
-select is(pg_temp.ask(role, claims, format(statement, storage)), '42501: permission denied for schema meshhook_metrics', format('%s: ' || statement, role, storage))
+select is(pg_temp.ask(role, claims, format(statement, storage)),
+	'42501: permission denied for ' || case role when 'anon' then 'table ' || storage else 'schema meshhook_metrics' end, format('%s: ' || statement, role, storage))
 from unnest(array['anon', 'tenancy_stranger']) role,
 	unnest(array[:'claims_a', '{}']) claims,
 	unnest(array['alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications', 'alert_state', 'alert_suspensions']) storage,
-	unnest(array['select count(*) from meshhook_metrics.%I', 'insert into meshhook_metrics.%I default values', 'delete from meshhook_metrics.%I']) statement;
+	unnest(array['select * from meshhook_metrics.%I', 'insert into meshhook_metrics.%I default values', 'delete from meshhook_metrics.%I']) statement;
 
 -- The service role: rules of all, receivers, delivery
 select is(pg_temp.after('service_role', null, pg_temp.inserting(jsonb_build_object('tenant_id', tenant)), format('select tenant_id from meshhook_metrics.alert_rules where name = ''new''')),

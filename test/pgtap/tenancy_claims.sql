@@ -1,7 +1,12 @@
--- Whose rows one may read, by the claims of a request or by a function of the site
+-- Whose rows one may read by the claims of a request, on a site without
+-- user_project_ids(), and when such a function, or one in place of tenant_ids(), counts
 \ir ../sql/include/tenancy.sql
+drop function public.user_project_ids() cascade;
+\set told `psql -X -q -A -t -c 'set role authenticated' -c "set request.jwt.claims = '{'" -c 'select count(*) from meshhook_metrics.series' 2>&1`
 begin;
 select no_plan();
+\set claims_a '{"role": "authenticated", "app_metadata": {"tenant_ids": ["11111111-1111-1111-1111-111111111111"]}}'
+\set claims_b '{"role": "authenticated", "app_metadata": {"tenant_ids": ["22222222-2222-2222-2222-222222222222"]}}'
 
 create function pg_temp.tenants(claims text) returns text
 language sql as $$
@@ -53,8 +58,19 @@ from unnest(array[
 	'{"app_metadata": {"tenant_id": "11111111-1111-1111-1111-111111111111"}}',
 	'[{"app_metadata": {"tenant_ids": ["11111111-1111-1111-1111-111111111111"]}}]']) claims;
 select is(pg_temp.tenants(null), '()', 'nobody: a session that never had claims');
-select matches(pg_temp.tenants(claims), '^22P0[25]: ', 'claims that are not JSON are an error: ' || claims)
-from unnest(array['{', 'x', ' ', '{"app_metadata": {"tenant_ids": ["11111111-1111-1111-1111-111111111111"]}']) claims;
+select is(pg_temp.tenants(claims), '()', 'nobody: ' || left(claims, 80))
+from unnest(array['{', 'x', ' ', '{"app_metadata": {"tenant_ids": ["11111111-1111-1111-1111-111111111111"]}',
+	'{"app_metadata": {"tenant_ids": ["11111111-1111-1111-1111-111111111111", "\u0000"]}}',
+	-- The parser's stack ends before these do
+	repeat('[', 1000000), repeat('{"app_metadata":', 1000000)]) claims;
+select is(:'told'::text, E'WARNING:  the caller has no tenants, because request.jwt.claims failed: invalid input syntax for type json\nHINT:  This setting has the claims of a token, a JSON object. See what the API server, or the session, sets it to.\n0',
+	'who has such claims is told why, once a statement');
+select is(pg_temp.ask('authenticated', claims, statement), answer, format('with claims %s: %s', claims, left(statement, 60)))
+from unnest(array['x', '{}', '']) claims,
+	(values
+		('insert into meshhook_metrics.alert_rules (tenant_id, name, metric, aggregate, threshold) values (''11111111-1111-1111-1111-111111111111'', ''x'', ''x'', ''last'', 1)',
+			'42501: new row violates row-level security policy for table "alert_rules"'),
+		('select count(*) from meshhook_metrics.alert_rules', '(0)')) w (statement, answer);
 select is(pg_temp.ask('service_role', claims, 'select string_agg(distinct left(tenant_id::text, 1), '''') from meshhook_metrics.series'), '(012)',
 	'service_role sees all, whatever its claims: ' || claims)
 from unnest(array['', '{}', :'claims_a', 'x']) claims;
@@ -108,21 +124,41 @@ from unnest(array[
 	'create function public.user_project_id() returns setof uuid language sql as $x$ select ''22222222-2222-2222-2222-222222222222''::uuid $x$']) definition;
 select is(pg_temp.with_function('tenancy_owner', 'create function public.user_project_ids() returns setof uuid language sql as $x$ select null::uuid $x$', :'claims_a'), '()',
 	'one that says nobody lets nobody see anything');
-select matches(pg_temp.with_function('tenancy_owner', 'create function public.user_project_ids() returns setof uuid language plpgsql as $x$ begin raise ''broken''; end $x$', :'claims_a'),
-	'^P0001: broken', 'one that fails does not fall back on the claims');
-select matches(pg_temp.with_function('tenancy_owner', :'function_of_b' || '; revoke all on function public.user_project_ids() from public', :'claims_a'),
-	'^42501: permission denied for function user_project_ids', 'nor one that may not be called');
--- In the shape that it has on Supabase
-create table public.tenancy_members (project_id uuid, user_id uuid);
-insert into public.tenancy_members values (:'b', '44444444-4444-4444-4444-444444444444');
-alter table public.tenancy_members owner to tenancy_owner;
-\set function_of_members 'create function public.user_project_ids() returns setof uuid language sql stable security definer set search_path = '''' as $x$ select m.project_id from public.tenancy_members m where m.user_id = (nullif(current_setting(''request.jwt.claims'', true), '''')::jsonb ->> ''sub'')::uuid $x$'
-select is(pg_temp.with_function('tenancy_owner', :'function_of_members', claims), expected, 'members by sub: ' || claims)
-from (values
-	('{"sub": "44444444-4444-4444-4444-444444444444"}', '(2)'),
-	('{"sub": "55555555-5555-5555-5555-555555555555", "app_metadata": {"tenant_ids": ["22222222-2222-2222-2222-222222222222"]}}', '()'),
-	('{}', '()'), ('', '()')) c (claims, expected);
-
+select is(pg_temp.with_function('authenticated', format('create domain pg_temp.%s as pg_catalog.text check (false)', type), :'claims_a'), '(1)',
+	'a temporary type of the name ' || type || ' is not taken for PostgreSQL''s')
+from unnest(array['uuid', 'jsonb']) type;
+-- One that fails by what it is, or is given: nobody, not whom the claims name, nor any
+-- of whom it named before
+create sequence public.tenancy_sequence;
+grant usage on sequence public.tenancy_sequence to authenticated;
+create function pg_temp.with_function_that(does text) returns text
+language plpgsql as $$
+begin
+	return pg_temp.with_function('tenancy_owner', format('create function public.user_project_ids() returns setof uuid language plpgsql stable as $x$
+			begin return next ''22222222-2222-2222-2222-222222222222''; %s; end $x$', does),
+		'{"app_metadata": {"tenant_ids": ["11111111-1111-1111-1111-111111111111"]}}');
+exception when query_canceled or others then
+	return sqlstate || ': ' || sqlerrm;
+end
+$$;
+select is(pg_temp.with_function_that('null'), '(2)', 'a function that does nothing else names somebody');
+select is(pg_temp.with_function_that(failure), '()', 'nobody, where it fails with ' || failure)
+from unnest(array[
+	'raise ''broken''', 'raise exception using errcode = ''22023''', 'assert false', 'perform 1 / 0', 'perform ''x''::uuid',
+	'perform ''{''::jsonb', 'perform 1 from no_table', 'perform no_function()', 'perform no_column from public.projects', 'perform 1 from no_schema.t',
+	'return query select 1', 'perform 1 from meshhook_metrics.settings', 'delete from public.projects', 'create table t ()', 'set role tenancy_owner',
+	'perform set_config(''no such setting'', '''', true)', 'perform set_config(''work_mem'', ''0'', true)',
+	'commit', 'perform public.user_project_ids()', 'return next repeat(''x'', 1000)', 'perform currval(''public.tenancy_sequence'')']) failure;
+select is(pg_temp.with_function('tenancy_owner', :'function_of_b' || '; revoke all on function public.user_project_ids() from public', :'claims_a'), '()',
+	'nobody, where it may not be called');
+select is(pg_temp.with_function('tenancy_owner', 'create function public.user_project_ids() returns setof uuid language sql stable as $x$ select t::uuid from unnest(array[''22222222-2222-2222-2222-222222222222'', ''x'']) t $x$', :'claims_a'), '()',
+	'nobody, where one of its rows is nobody');
+-- What can be gone when it is tried again is no answer
+select matches(pg_temp.with_function_that(format('raise exception using errcode = %L', code)), '^' || code, code || ' is raised')
+from unnest(array['40001', '40P01', '53000', '53100', '53200', '53300', '55P03', '57014', '57P01', '57P03', '58000', '58030', '72000', 'XX000', 'XX001', 'XX002']) code;
+set local statement_timeout = '1s';
+select is(pg_temp.with_function_that('perform pg_sleep(600)'), '57014: canceling statement due to statement timeout', 'what takes too long is canceled');
+reset statement_timeout;
 -- A function that a site has put in its place stays, with the grants, when the
 -- migrations come again
 set local role tenancy_owner;

@@ -7,7 +7,7 @@ select no_plan();
 create temp table readers (function text);
 insert into readers values ('prometheus'), ('snapshot'), ('status');
 select is(pg_temp.ask(role, :'claims_a', format('select * from meshhook_metrics.%s(%s)', function, argument)),
-	format('42501: permission denied for %s', case role when 'authenticated' then 'function ' || function else 'schema meshhook_metrics' end),
+	format('42501: permission denied for %s', case role when 'tenancy_stranger' then 'schema meshhook_metrics' else 'function ' || function end),
 	format('%s does not call %s(%s)', role, function, left(argument, 2)))
 from readers,
 	unnest(array['anon', 'authenticated', 'tenancy_stranger']) role,

@@ -4,7 +4,7 @@ begin;
 select no_plan();
 
 -- The decisions. An object that is not here, or a right that is not, fails.
-create temp table decided (object text, authenticated text, service_role text);
+create temp table decided (object text, authenticated text, service_role text, anon text default '');
 insert into decided values
 	('series', 'SELECT', 'SELECT'),
 	('live', 'SELECT', 'SELECT'),
@@ -54,6 +54,8 @@ from written
 where object = 'alert_notifications'
 group by object;
 update decided set service_role = 'SELECT,' || service_role where object = 'alert_notifications';
+-- Where anon could not read the key, Realtime would send it an event for each row of all
+update decided set anon = 'SELECT(id)' where object in ('live', 'alert_events');
 
 select set_eq('select object from storage', 'select object from decided', 'every table, view, partition and sequence has been decided about');
 select cmp_ok(count(*), '>=', 2::bigint, 'there are several partitions, each a ' || object)
@@ -87,7 +89,7 @@ language sql as $$
 			and not has_table_privilege(role, relation, p.privilege)) r
 $$;
 select is(pg_temp.rights(role, s.oid, s.relkind),
-	case role when 'authenticated' then d.authenticated when 'service_role' then d.service_role else '' end,
+	case role when 'authenticated' then d.authenticated when 'service_role' then d.service_role when 'anon' then d.anon else '' end,
 	format('rights of %s on %s', role, s.name))
 from storage s
 left join decided d using (object), unnest(array['anon', 'authenticated', 'service_role', 'tenancy_stranger']) role
@@ -97,9 +99,9 @@ select is_empty(
 	'PUBLIC has no right on anything, and nobody but the owner can grant');
 select is_empty(
 	$$ select s.name, a.attname from storage s join pg_attribute a on a.attrelid = s.oid
-		where a.attacl is not null and (s.name, a.attname) <> ('flush_state', 'at')
+		where a.attacl is not null and (s.name, a.attname) not in (('flush_state', 'at'), ('live', 'id'), ('alert_events', 'id'))
 			and (s.name, a.attname) not in (select object, attname from written) $$,
-	'no column has rights of its own, but flush_state.at and what is written of rules and notifications');
+	'no column has rights of its own, but flush_state.at, keys that are streamed, and what is written of rules and notifications');
 select is_empty($$ select name, relowner::regrole from storage join pg_class using (oid) where relowner <> 'tenancy_owner'::regrole $$,
 	'all of it belongs to the role that applied the migrations');
 select is_empty($$ select name from storage join pg_class using (oid) where storage.relkind <> 'S' and not relrowsecurity $$,
@@ -108,12 +110,12 @@ select set_eq(
 	$$ select concat_ws(' ', c.relname, p.polname, p.polcmd, p.polpermissive, p.polroles::regrole[]::text, pg_get_expr(p.polqual, p.polrelid),
 			'check ' || pg_get_expr(p.polwithcheck, p.polrelid))
 		from pg_policy p join pg_class c on c.oid = p.polrelid where c.relnamespace = 'meshhook_metrics'::regnamespace $$,
-	$$ select name || ' tenants_read_their_own r t {authenticated} (tenant_id IN ( SELECT meshhook_metrics.tenant_ids() AS tenant_ids))'
+	$$ select name || ' tenants_read_their_own r t {authenticated} (tenant_id = ANY (ARRAY( SELECT meshhook_metrics.tenant_ids() AS tenant_ids)))'
 		from unnest(array['series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'alerts', 'alert_events']) name
 		union all
 		values
-			('alert_rules tenants_manage_their_own * t {authenticated} (tenant_id IN ( SELECT meshhook_metrics.tenant_ids() AS tenant_ids)) '
-				'check (tenant_id IN ( SELECT meshhook_metrics.tenant_ids() AS tenant_ids))'),
+			('alert_rules tenants_manage_their_own * t {authenticated} (tenant_id = ANY (ARRAY( SELECT meshhook_metrics.tenant_ids() AS tenant_ids))) '
+				'check (tenant_id = ANY (ARRAY( SELECT meshhook_metrics.tenant_ids() AS tenant_ids)))'),
 			('rollup_state readers_see_how_far_it_is r t {authenticated} (target = ANY (ARRAY[''1m''::text, ''5m''::text, ''1h''::text, ''1d''::text]))'),
 			('flush_state readers_see_how_far_it_is r t {authenticated} (tick > 0)') $$,
 	'policies let tenants read their own, and write rules of their own, and nothing else');
@@ -123,8 +125,8 @@ select set_eq(
 	$$ select r.role, p.privilege from unnest(array['anon', 'authenticated', 'service_role', 'tenancy_stranger']) r (role),
 			unnest(array['USAGE', 'CREATE']) p (privilege)
 		where has_schema_privilege(r.role, 'meshhook_metrics', p.privilege) $$,
-	$$ values ('authenticated', 'USAGE'), ('service_role', 'USAGE') $$,
-	'only authenticated and service_role reach into the schema, and nobody creates in it');
+	$$ values ('anon', 'USAGE'), ('authenticated', 'USAGE'), ('service_role', 'USAGE') $$,
+	'only the roles of the API reach into the schema, and nobody creates in it');
 select set_eq(
 	$$ select typname::text from pg_type where typnamespace = 'meshhook_metrics'::regnamespace and typrelid = 0 and typelem = 0 $$,
 	array['histogram'], 'the one type that is not a table''s is histogram');
@@ -149,17 +151,29 @@ select is(pg_temp.ask_as_a(format('select (tableoid::regclass)::text <> %L, tena
 	format('(t,%s)', :'a'), 'system columns of ' || name || ' are of one''s own rows')
 from readable;
 
-select is(pg_temp.ask(role, :'claims_a', format('select 1 from meshhook_metrics.%I limit 1', name)),
-	'42501: permission denied for schema meshhook_metrics', format('%s does not reach %s', role, name))
-from storage, unnest(array['anon', 'tenancy_stranger']) role
-order by name, role;
+select is(pg_temp.ask('tenancy_stranger', :'claims_a', format('select 1 from meshhook_metrics.%I limit 1', name)),
+	'42501: permission denied for schema meshhook_metrics', 'a stranger does not reach ' || name)
+from storage
+order by name;
 select is(pg_temp.ask(role, :'claims_a', format('select 1 from meshhook_metrics.%I limit 1', s.name)),
 	format('42501: permission denied for %s %s', case s.relkind when 'S' then 'sequence' else 'table' end, s.name),
 	format('%s does not read %s', role, s.name))
 from storage s
-join decided d using (object), unnest(array['authenticated', 'service_role']) role
-where case role when 'authenticated' then d.authenticated else d.service_role end !~ '\mSELECT\M'
+join decided d using (object), unnest(array['anon', 'authenticated', 'service_role']) role
+where case role when 'anon' then d.anon when 'authenticated' then d.authenticated else d.service_role end !~ '\mSELECT\M'
 order by s.name, role;
+
+-- anon may read keys, and finds none, without a function being called: whatever its claims
+select is(pg_temp.ask('anon', claims, format(question, name)), answer, format('anon: ' || question, name))
+from unnest(array['live', 'alert_events']) name,
+	(values
+		('select count(*), max(id) from meshhook_metrics.%I', '(0,)'),
+		('select 1 from meshhook_metrics.%I', ''),
+		('select exists (select 1 from meshhook_metrics.%I where id = 1)', '(f)')) q (question, answer),
+	unnest(array[:'claims_a', :'claims_service', '', 'x', '{"sub": "x"}']) claims;
+select is(pg_temp.ask('anon', :'claims_a', format('select %s from meshhook_metrics.%I', c, name)), '42501: permission denied for table ' || name,
+	format('anon does not read %s of %s', c, name))
+from unnest(array['live', 'alert_events']) name, unnest(array['tenant_id', '*', 'ctid', 'tableoid', name]) c;
 
 -- How far it is, tenants may know, and nothing of who brought it there
 select is(pg_temp.ask_as_a('select target, live_id > 0 from meshhook_metrics.rollup_state order by target'),

@@ -19,7 +19,8 @@ meshhook_metrics.flush_interval = '1s'
 CONF
 $primary->start;
 remember_region($primary);
-install_storage($primary);
+supabase_roles($primary, $tenant);
+install_storage($primary, role => 'owner_role');
 
 # The same series on both servers, and one of each server's own
 sub record
@@ -64,6 +65,8 @@ like($error, qr/ERROR:  25006: a standby cannot flush metrics\nHINT:  .*until th
 is($standby->safe_psql('postgres', 'select storage_installed, worker_pid, last_flush_at, flush_errors, last_error from meshhook_metrics.status()'),
 	't|||0|', 'status() finds that in order');
 is(stored_total($standby, 'shared_total'), '50|50', 'what the primary has stored can be read there');
+is(as_tenant($standby, 'authenticated', $tenant, 'select metric from meshhook_metrics.series'), 'shared_total', 'by users, too, each of the own tenant');
+is(as_tenant($standby, 'authenticated', 'no uuid', 'select count(*) from meshhook_metrics.series'), '0', 'or of none');
 
 record($primary, 'primary_total', 10);
 $primary->stop;

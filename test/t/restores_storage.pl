@@ -205,7 +205,7 @@ SQL
 }
 
 my $old = new_cluster('old');
-supabase_roles($old);
+supabase_roles($old, $tenant_a, $tenant_b);
 allow_pg_cron($old);
 install_storage($old, role => 'owner_role');
 record($old);
@@ -259,6 +259,8 @@ command_ok([ 'pg_dump', @from, '-Fc', '-f', "$dumps/whole.dump" ], 'a superuser 
 # leaves out schemas, but not what it says of extensions
 command_ok([ 'pg_dump', @from, '-U', 'owner_role', '-N', 'auth', '-N', 'cron', '-f', "$dumps/whole.sql" ],
 	'its owner dumps it in plain format');
+# Which Supabase has before
+command_ok([ 'pg_dump', @from, '-n', 'auth', '-f', "$dumps/auth.sql" ], 'schema auth is dumped by itself');
 my $plain = slurp_file("$dumps/whole.sql") =~ s/^COMMENT ON EXTENSION pg_cron .*;$//mr;
 my ($last_series, $last_live, $last_event, $last_notification) = map { $old->safe_psql('postgres', "select max(id) from meshhook_metrics.$_") }
   qw(series live alert_events alert_notifications);
@@ -407,6 +409,7 @@ is(worker_pid($node), $worker, 'by a superuser: it was the same worker all the t
 $node->stop;
 
 $node = new_cluster_with_roles('by_owner');
+$node->safe_psql('postgres', slurp_file("$dumps/auth.sql"));
 allow_pg_cron($node);
 my ($code, $out, $error) = $node->psql('postgres', $plain, extra_params => [ '-U', 'owner_role' ]);
 is($code, 0, 'its owner restores it without an error') or diag($error);

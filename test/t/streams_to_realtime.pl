@@ -1,7 +1,9 @@
 # A subscriber of Supabase Realtime gets each flush of its tenant, a row of live, and
-# what happens to its alerts, in JSON that it can use. The reader here does what
-# Realtime does in the database: a slot of wal2json with its options, the tables of its publication,
-# to_jsonb() of each value, the subscriber's own rights.
+# what happens to its alerts, in JSON that it can use, whoever subscribes beside it. The
+# reader here does what Realtime does in the database: a slot of wal2json with its
+# options, the tables of its publication, and each change checked for each subscriber,
+# with a prepared statement under the subscriber's role and claims, where an error of one
+# is an error for all.
 
 use strict;
 use warnings;
@@ -22,6 +24,7 @@ my $node = new_plain_cluster('main', allows_streaming => 'logical');
 $node->append_conf('postgresql.conf', <<'CONF');
 shared_preload_libraries = 'meshhook_metrics'
 meshhook_metrics.flush_interval = 60s
+extra_float_digits = 0
 CONF
 $node->start;
 remember_region($node);
@@ -33,7 +36,7 @@ if ($node->safe_psql('postgres', q{select count(*) from pg_settings where name =
 	$node->restart;
 	remember_region($node);
 }
-supabase_roles($node);
+supabase_roles($node, $tenant_a, $tenant_b);
 install_storage($node, role => 'owner_role');
 
 is($node->safe_psql('postgres', <<'SQL'), 'meshhook_metrics.alert_events, meshhook_metrics.live', 'live and alert_events, and nothing else, are published');
@@ -58,8 +61,15 @@ begin
 end
 $$;
 
+-- Who listens: each row is a client that has joined, with the claims of its token
+create table peer.subscriptions (
+	client text primary key,
+	claims_role regrole not null,
+	claims jsonb not null
+);
+
 -- The fields that a role may read
-create function peer.fields(relation regclass, fields jsonb, role text)
+create function peer.fields(relation regclass, fields jsonb, role regrole)
 returns jsonb
 language sql
 begin atomic
@@ -68,23 +78,65 @@ begin atomic
 	where has_column_privilege(role, relation, field ->> 'name', 'select');
 end;
 
--- Whether a subscriber finds the row
-create function peer.sees(relation regclass, row_id text, role text, claims text)
-returns boolean
+-- A change as each role gets it, and which of its clients do. A role that may not read
+-- the key is told so at each row of anybody. Row level security does not hold for deletes.
+create function peer.apply_rls(wal jsonb)
+returns table (role regrole, record jsonb, old_record jsonb, clients text[], errors text[])
 language plpgsql
 as $$
 declare
+	relation constant regclass := format('%I.%I', wal ->> 'schema', wal ->> 'table')::regclass;
+	deleted constant boolean := wal ->> 'action' = 'D';
+	client record;
 	found_it boolean;
 begin
-	perform set_config('role', role, true), set_config('request.jwt.claims', claims, true);
-	execute format('select exists (select from %s where id = %L)', relation, row_id) into found_it;
-	perform set_config('role', 'none', true);
-	return found_it;
+	for role in
+		select distinct s.claims_role
+		from peer.subscriptions s
+		order by 1
+	loop
+		clients := '{}';
+		errors := '{}';
+		record := peer.fields(relation, wal -> 'columns', role);
+		old_record := peer.fields(relation, wal -> 'identity', role);
+		if not deleted and not has_column_privilege(role, relation, wal -> 'pk' -> 0 ->> 'name', 'select') then
+			errors := array['401'];
+			clients := array(select s.client from peer.subscriptions s where s.claims_role = role);
+			record := null;
+			return next;
+			continue;
+		end if;
+
+		if not deleted then
+			if exists (select from pg_prepared_statements where name = 'walrus_rls_stmt') then
+				deallocate walrus_rls_stmt;
+			end if;
+			execute format('prepare walrus_rls_stmt as select exists (select 1 from %s where %I = %L)',
+				relation, wal -> 'pk' -> 0 ->> 'name', record ->> (wal -> 'pk' -> 0 ->> 'name'));
+		end if;
+		for client in
+			select s.client as name, s.claims
+			from peer.subscriptions s
+			where s.claims_role = role
+			order by 1
+		loop
+			found_it := deleted;
+			if not deleted then
+				perform set_config('role', trim(both '"' from role::text), true), set_config('request.jwt.claims', client.claims::text, true);
+				execute 'execute walrus_rls_stmt' into found_it;
+				perform set_config('role', null, true);
+			end if;
+			if found_it then
+				clients := clients || client.name;
+			end if;
+		end loop;
+		return next;
+	end loop;
 end
 $$;
 
--- What a slot has for a publication, for a subscriber of these tenants
-create function peer.changes(slot name, publication name, role text, tenants uuid[])
+-- What a slot has for a publication
+create function peer.changes(slot name, publication name)
 returns setof jsonb
 language sql
 as $$
@@ -107,42 +159,87 @@ as $$
 					'format-version', '2',
 					'actions', 'insert,update,delete',
 					'add-tables', published.tables) change
-		),
-		located as (
-			select
-				wal,
-				bytes,
-				format('%I.%I', wal ->> 'schema', wal ->> 'table')::regclass as relation
-			from decoded
 		)
 	select jsonb_build_object(
 		'action', wal ->> 'action',
-		'table', relation,
+		'table', format('%I.%I', wal ->> 'schema', wal ->> 'table'),
 		'key', wal -> 'pk' -> 0 ->> 'name',
 		'bytes', bytes,
-		'record', peer.fields(relation, wal -> 'columns', role),
-		'old_record', peer.fields(relation, wal -> 'identity', role),
-		'visible', wal ->> 'action' = 'D' or peer.sees(
-			relation,
-			peer.fields(relation, wal -> 'columns', role) ->> 'id',
-			role,
-			jsonb_build_object('app_metadata', jsonb_build_object('tenant_ids', tenants))::text))
-	from located
+		'role', role,
+		'record', record,
+		'old_record', old_record,
+		'clients', clients,
+		'errors', errors)
+	from decoded
+		cross join lateral peer.apply_rls(wal)
 $$;
 SQL
+
+# The subscribers: a user of each tenant, one of none, the back end, visitors without a
+# token, and tokens that make MeshHook's auth.uid() raise
+sub subscribe
+{
+	my ($client, $role, $claims) = @_;
+
+	$node->safe_psql('postgres', "insert into peer.subscriptions values ('$client', '$role', \$claims\$$claims\$claims\$)");
+	return;
+}
+
+my @hostile = map { qq({"role": "authenticated", "sub": $_}) }
+  ('"x"', '""', '0', '[]', '{}', 'true', '" "', qq("$tenant_a "), '"' . 'x' x 100_000 . '"');
+push @hostile, '{}', '[]', 'null', '"x"', '0', '{"app_metadata": 7}', '{"sub": null, "app_metadata": {"tenant_ids": {}}}',
+  qq({"sub": "x", "app_metadata": {"tenant_ids": ["$tenant_a"]}}), qq([{"sub": "$tenant_a"}]);
+subscribe('user of A', 'authenticated', qq({"role": "authenticated", "sub": "$tenant_a"}));
+subscribe('user of B', 'authenticated', qq({"role": "authenticated", "sub": "$tenant_b"}));
+subscribe('user of nothing', 'authenticated', '{"role": "authenticated", "sub": "cccccccc-0000-0000-0000-000000000003"}');
+subscribe('back end', 'service_role', '{"role": "service_role"}');
+subscribe('visitor', 'anon', '{"role": "anon"}');
+subscribe('visitor with a token of A', 'anon', qq({"role": "anon", "sub": "$tenant_a"}));
+# The first that is asked, and the last
+subscribe("$_ hostile $hostile[$_]" =~ s/^(.{100}).*/$1/r, 'authenticated', $hostile[$_]) for 0 .. $#hostile;
+subscribe("zz hostile $hostile[0]", 'authenticated', $hostile[0]);
+subscribe('hostile visitor', 'anon', '{"sub": "x"}');
 
 # Realtime reads through a temporary slot, for which its session stays open.
 # Another one, which reads all tables, shows what the publication keeps away.
 my $reader = session($node);
-$reader->query_safe("select pg_create_logical_replication_slot('$_', 'wal2json', true)") for qw(realtime everything);
+$reader->query_safe("set client_min_messages = error; select pg_create_logical_replication_slot('$_', 'wal2json', true)") for qw(realtime everything);
 
-# All changes since the last call, as a subscriber of tenant A meets them
+# All changes since the last call, as the user of tenant A meets them. Whoever else
+# listens: the back end gets all, a user of a tenant its own, and nobody else anything,
+# not even an error; but of what is deleted all get the key.
+my @everybody = split /\n/, $node->safe_psql('postgres', 'select client from peer.subscriptions order by client collate "C"');
+
 sub changes
 {
-	my $lines = $reader->query_safe(
-		"select peer.changes('realtime', 'supabase_realtime', 'authenticated', array['$tenant_a']::uuid[])");
+	my @lines = map { JSON::PP::decode_json($_) } split /\n/, $reader->query_safe("select peer.changes('realtime', 'supabase_realtime')");
+	my (@wrong, @changes);
+	my %all = map { ($_->{record} // $_->{old_record})->{id} => $_->{record} } grep { $_->{role} eq 'service_role' } @lines;
 
-	return map { JSON::PP::decode_json($_) } split /\n/, $lines;
+	for my $line (@lines)
+	{
+		my @expected = grep { $line->{role} eq client_role($_) } @everybody;
+
+		if ($line->{action} ne 'D')
+		{
+			my $tenant = $all{ $line->{record}{id} }{tenant_id};
+
+			@expected = grep { $_ eq 'back end' || $_ eq 'user of A' && $tenant eq $tenant_a || $_ eq 'user of B' && $tenant eq $tenant_b } @expected;
+		}
+		push @wrong, $line if "@expected" ne "@{ [ sort @{ $line->{clients} } ] }" || @{ $line->{errors} };
+		push @wrong, $line if $line->{role} eq 'anon' && grep { $_ ne 'id' } keys %{ $line->{record} // $line->{old_record} };
+		$line->{visible} = (grep { $_ eq 'user of A' } @{ $line->{clients} }) ? JSON::PP::true : JSON::PP::false;
+		push @changes, $line if $line->{role} eq 'authenticated';
+	}
+	is_deeply(\@wrong, [], 'each change reaches the tenant that it is of, and the back end, with no error for anybody');
+	return @changes;
+}
+
+sub client_role
+{
+	my ($client) = @_;
+
+	return $client eq 'back end' ? 'service_role' : $client =~ /visitor/ ? 'anon' : 'authenticated';
 }
 
 # The fresh rows of live, by their tenant, after it is made sure that these are
@@ -239,11 +336,11 @@ is_deeply(
 		'runs_total{"status": "ok"}' =>
 		  { count => 2, sum => 2.6, min => undef, max => undef, last => undef, histogram => undef },
 		'runs_total{"status": "failed \\\\ \\"badly\\", {so to say}"}' =>
-		  { count => 1, sum => 9007199254740992, min => undef, max => undef, last => undef, histogram => undef },
+		  { count => 1, sum => 9007199254740990, min => undef, max => undef, last => undef, histogram => undef },
 		'depth{}' => { count => 2, sum => -4.2499999, min => -4.25, max => 1e-7, last => -4.25, histogram => undef },
 		'seconds{}' => { count => 4, sum => 1000000008.05, min => 0, max => 1e9, last => undef },
 	},
-	'each kind has the numbers that were recorded, and null where it has none')
+	'each kind has the numbers that were recorded, in 15 digits, and null where it has none')
   or diag(explain($series));
 is(ref $histogram, 'HASH', 'a histogram is an object');
 is_deeply([ grep { !exists $histogram->{$_} } qw(schema count sum min max zero offset buckets overflow) ], [],

@@ -89,7 +89,7 @@ my $old = new_plain_cluster('old', install_path => dirname($old_bindir));
 $old->append_conf('postgresql.conf', $preload);
 $old->start;
 remember_region($old);
-supabase_roles($old);
+supabase_roles($old, $tenant_a, $tenant_b);
 install_storage($old, role => 'owner_role');
 
 my $record = <<"SQL";

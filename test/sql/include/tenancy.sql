@@ -1,7 +1,8 @@
--- What the tests of tenancy begin with: the roles of an API server, storage that
--- belongs to a role that is no superuser, and in every table of it rows of two tenants,
--- A and B, and of the platform. The worker must see the tables, so all of this is
--- committed; tenancy_end.sql takes it away again. Functions that let a role ask.
+-- What the tests of tenancy begin with: the roles of an API server, MeshHook's schema,
+-- storage that belongs to the same role, which is no superuser, and in every table of it
+-- rows of two tenants, A and B, and of the platform. The worker must see the tables, so
+-- all of this is committed; tenancy_end.sql takes it away again. Functions that let a
+-- role ask.
 
 -- Grants that give nothing are tried, too, and warn
 set client_min_messages = error;
@@ -11,9 +12,6 @@ set deadlock_timeout = '60s';
 \set a '11111111-1111-1111-1111-111111111111'
 \set b '22222222-2222-2222-2222-222222222222'
 \set nil '00000000-0000-0000-0000-000000000000'
-\set claims_a '{"role": "authenticated", "app_metadata": {"tenant_ids": ["11111111-1111-1111-1111-111111111111"]}}'
-\set claims_b '{"role": "authenticated", "app_metadata": {"tenant_ids": ["22222222-2222-2222-2222-222222222222"]}}'
-\set claims_service '{"role": "service_role"}'
 
 drop extension if exists meshhook_metrics cascade;
 drop schema if exists meshhook_metrics cascade;
@@ -34,6 +32,9 @@ begin
 	execute format('grant create on database %I to tenancy_owner', current_database());
 end
 $$;
+
+\set keeper tenancy_owner
+\ir meshhook.sql
 
 set role tenancy_owner;
 create publication supabase_realtime;
@@ -151,11 +152,11 @@ $$;
 -- As tenant A would through an API, and as tenant B
 create function pg_temp.ask_as_a(statement text) returns text
 language sql as $$
-	select pg_temp.ask('authenticated', '{"app_metadata": {"tenant_ids": ["11111111-1111-1111-1111-111111111111"]}}', statement)
+	select pg_temp.ask('authenticated', '{"sub": "aaaaaaaa-0000-4000-8000-00000000000a", "role": "authenticated"}', statement)
 $$;
 create function pg_temp.ask_as_b(statement text) returns text
 language sql as $$
-	select pg_temp.ask('authenticated', '{"app_metadata": {"tenant_ids": ["22222222-2222-2222-2222-222222222222"]}}', statement)
+	select pg_temp.ask('authenticated', '{"sub": "bbbbbbbb-0000-4000-8000-00000000000b", "role": "authenticated"}', statement)
 $$;
 
 -- All that is kept, and by what name it is decided about

@@ -3,6 +3,7 @@ reset role;
 drop extension meshhook_metrics cascade;
 drop schema meshhook_metrics cascade;
 drop publication supabase_realtime;
+\ir meshhook_end.sql
 do $$
 declare
 	role name;

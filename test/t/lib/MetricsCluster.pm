@@ -224,18 +224,24 @@ sub counter
 	return (split /\|/, totals($node, $metric))[1];
 }
 
-# The checkout's migrations in the order in which they are applied. Tests run
-# from the root of a copy of the checkout.
-sub migrations
+# Files of the checkout, by a pattern. Tests run from the root of a copy of it.
+sub checkout_files
 {
+	my ($pattern) = @_;
 	my @files;
 
 	for my $root (Cwd::getcwd(), dirname(Cwd::abs_path(__FILE__)) . '/../../..')
 	{
-		@files = sort glob "$root/migrations/*.sql";
+		@files = sort glob "$root/$pattern";
 		return @files if @files;
 	}
-	die 'there are no migrations, neither in the current directory nor beside test/t';
+	die "there is no $pattern, neither in the current directory nor beside test/t";
+}
+
+# The migrations in the order in which they are applied
+sub migrations
+{
+	return checkout_files('migrations/*.sql');
 }
 
 # Apply the migrations as a person does with psql, each in a transaction: the worker,
@@ -276,12 +282,13 @@ SQL
 	return;
 }
 
-# The roles of a Supabase project, its publication, and auth.uid(). The one
+# The roles of a Supabase project, its publication, and MeshHook's schema. The one
 # who on Supabase is "postgres", no superuser but owner of the database, is
-# owner_role here, as "postgres" is the superuser of a test's cluster.
+# owner_role here, as "postgres" is the superuser of a test's cluster. Each tenant is a
+# project of a user whose id is that of the project.
 sub supabase_roles
 {
-	my ($node) = @_;
+	my ($node, @tenants) = @_;
 
 	$node->safe_psql('postgres', <<'SQL');
 create role supabase_admin superuser login;
@@ -295,32 +302,21 @@ grant anon, authenticated, service_role to owner_role with admin option;
 alter database postgres owner to owner_role;
 create publication supabase_realtime;
 alter publication supabase_realtime owner to owner_role;
-create schema auth;
-create function auth.uid()
-returns uuid
-language sql
-stable
-set search_path = ''
-as $$ select (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub')::uuid $$;
-grant usage on schema auth to anon, authenticated, service_role, owner_role;
 SQL
+	my ($schema) = checkout_files('test/sql/include/meshhook.sql');
+	$node->safe_psql('postgres', "set client_min_messages = warning;\n\\set keeper owner_role\n\\i $schema\n");
+	$node->safe_psql('postgres', "insert into public.projects (id, owner, name) values ('$_', '$_', 'project')") for @tenants;
 	return;
 }
 
 # What a role of the API gets for SQL, as PostgREST would run it: the result,
-# or the error with its SQLSTATE. The tenant is a UUID, a list of them, or
-# undef for a request without claims. Options: database.
+# or the error with its SQLSTATE. The tenant is one of supabase_roles(), or undef for
+# a request without claims. Options: database.
 sub as_tenant
 {
 	my ($node, $role, $tenant, $sql, %options) = @_;
-	my $claims = '';
+	my $claims = defined $tenant ? qq({"role": "$role", "sub": "$tenant"}) : '';
 
-	if (defined $tenant)
-	{
-		my $ids = join ', ', map { qq("$_") } ref $tenant ? @$tenant : $tenant;
-
-		$claims = qq({"role": "$role", "app_metadata": {"tenant_ids": [$ids]}});
-	}
 	my ($code, $out, $error) = $node->psql($options{database} // 'postgres', <<"SQL",
 set role $role;
 set request.jwt.claims = '$claims';
