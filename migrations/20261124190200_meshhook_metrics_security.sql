@@ -371,7 +371,7 @@ begin
 		end loop;
 	end loop;
 
-	-- What nobody has granted to them, but to roles whose members they are
+	-- What they have as members of other roles, or as superusers
 	for excess in
 		select
 			g.grantee,
@@ -406,9 +406,10 @@ begin
 					or pg_catalog.starts_with(a.right_of || ' ', pg_catalog.format('public %s %s %s ', e.privilege, o.kind, o.oid)))
 		group by g.grantee
 	loop
-		raise warning '% has rights in meshhook_metrics that nobody has granted to it: %', excess.grantee, excess.rights
+		raise warning '% has rights in meshhook_metrics that nobody has granted to it: %', excess.grantee,
+				case when pg_catalog.length(excess.rights) > 1000 then pg_catalog.left(excess.rights, 1000) || ' and so on' else excess.rights end
 			using hint = coalesce(
-				pg_catalog.format('It is a member of %s: revoke that from it, as a superuser.', excess.others),
+				'It is a member of ' || excess.others || ': revoke that from it, as a superuser.',
 				'It is a superuser, or the owner: let it be another role, without these rights.');
 	end loop;
 end
