@@ -197,7 +197,7 @@ declare
 		select r.rolname::text
 		from pg_catalog.pg_roles r
 		where r.rolname in ('anon', 'authenticated', 'service_role'));
-	-- The worker rolls up as the owner of the tables
+	-- The worker rolls up as the owner of the tables, who may apply this next time
 	keeper constant name := (
 		select pg_catalog.pg_get_userbyid(c.relowner)
 		from pg_catalog.pg_class c
@@ -265,8 +265,8 @@ begin
 			foreach grantee in array grantees loop
 				execute pg_catalog.format('revoke all on %s %s from %s cascade', thing.kind, thing.identity, grantee);
 			end loop;
-			if thing.kind = 'routine' and not pg_catalog.has_function_privilege(keeper, thing.oid, 'execute') then
-				execute pg_catalog.format('grant execute on routine %s to %I', thing.identity, keeper);
+			if thing.kind = 'routine' and not pg_catalog.has_function_privilege(keeper, thing.oid, 'execute with grant option') then
+				execute pg_catalog.format('grant execute on routine %s to %I with grant option', thing.identity, keeper);
 			end if;
 		end if;
 
