@@ -7,15 +7,23 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use MetricsCluster;
-use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes ();
 
 my $node = new_metrics_cluster('main', database => 'app', flush_interval => "'1s'");
 $node->safe_psql('postgres', 'create role app_owner login; create database app owner app_owner');
 install_storage($node, database => 'app', role => 'app_owner');
+
+# As soon as the worker is there
+sub flush_served
+{
+	my ($database) = @_;
+
+	await(sub { ($node->psql($database, 'select meshhook_metrics.flush()'))[0] == 0 }, "a flush into $database");
+	return;
+}
+
 $node->safe_psql('app', "select meshhook_metrics.inc('kept_total', 3)");
-flush($node, 'app');
+flush_served('app');
 
 # From postgres, until nobody is connected any more
 sub serve
@@ -25,31 +33,30 @@ sub serve
 	$node->safe_psql('postgres', "alter system set meshhook_metrics.database = '$database'");
 	$node->reload;
 	return if !defined $statement;
-	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
-	{
-		my ($code, $out, $error) = $node->psql('postgres', $statement);
+	await(
+		sub {
+			my ($code, $out, $error) = $node->psql('postgres', $statement);
 
-		return 1 if $code == 0;
-		die $error if $error !~ /is being accessed by other users/;
-		Time::HiRes::usleep(100_000);
-	}
-	return 0;
+			die $error if $code != 0 && $error !~ /is being accessed by other users/;
+			return $code == 0;
+		},
+		$statement);
+	return 1;
 }
 
 ok(serve('app2', 'alter database app rename to app2'), 'the served database is renamed');
-await_status($node, 'last_error is null and storage_installed', 'app2');
 $node->safe_psql('app2', "select meshhook_metrics.inc('kept_total', 4)");
-flush($node, 'app2');
+flush_served('app2');
 is(stored_total($node, 'kept_total', 'app2'), '2|7', 'and is flushed into as before');
 
 $node->safe_psql('app2', "select meshhook_metrics.inc('kept_total', 5)");
 ok(serve('nobody', 'create database copy template app2'), 'it is made a template of');
 serve('app2');
-flush($node, 'app2');
+flush_served('app2');
 is(stored_total($node, 'kept_total', 'app2'), '3|12', 'and gets what was recorded meanwhile');
 like(stored_total($node, 'kept_total', 'copy'), qr/^(?:2\|7|3\|12)$/, 'the copy has what was there then');
 $node->safe_psql('app2', "select meshhook_metrics.inc('kept_total', 6)");
-flush($node, 'app2');
+flush_served('app2');
 is(stored_total($node, 'kept_total', 'app2'), '4|18', 'only the one');
 unlike(stored_total($node, 'kept_total', 'copy'), qr/18/, 'and not the copy goes on');
 $node->stop;
