@@ -377,7 +377,7 @@ begin
 			g.grantee,
 			pg_catalog.string_agg(pg_catalog.format('%s on %s', e.privilege, o.identity), ', ' order by o.identity, e.privilege) as rights,
 			(
-				select pg_catalog.string_agg(pg_catalog.quote_ident(r.rolname), ', ' order by r.rolname)
+				select pg_catalog.string_agg(distinct pg_catalog.quote_ident(r.rolname), ', ')
 				from pg_catalog.pg_auth_members m
 				join pg_catalog.pg_roles r
 					on r.oid = m.roleid
@@ -388,6 +388,7 @@ begin
 			case o.kind
 				when 'schema' then array['USAGE', 'CREATE']
 				when 'table' then array['SELECT', 'INSERT', 'UPDATE', 'REFERENCES', 'DELETE', 'TRUNCATE', 'TRIGGER']
+					|| case when pg_catalog.current_setting('server_version_num')::integer >= 170000 then array['MAINTAIN'] end
 				when 'sequence' then array['USAGE', 'SELECT', 'UPDATE']
 				else array['EXECUTE']
 			end) e (privilege)
@@ -396,7 +397,7 @@ begin
 				when o.kind = 'schema' then pg_catalog.has_schema_privilege(g.grantee, o.oid, e.privilege)
 				when o.kind = 'sequence' then pg_catalog.has_sequence_privilege(g.grantee, o.oid, e.privilege)
 				when o.kind = 'routine' then pg_catalog.has_function_privilege(g.grantee, o.oid, e.privilege)
-				when e.privilege in ('DELETE', 'TRUNCATE', 'TRIGGER') then pg_catalog.has_table_privilege(g.grantee, o.oid, e.privilege)
+				when e.privilege in ('DELETE', 'TRUNCATE', 'TRIGGER', 'MAINTAIN') then pg_catalog.has_table_privilege(g.grantee, o.oid, e.privilege)
 				else pg_catalog.has_any_column_privilege(g.grantee, o.oid, e.privilege)
 			end
 			and not exists (

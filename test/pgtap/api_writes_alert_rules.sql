@@ -154,6 +154,16 @@ insert into meshhook_metrics.alert_rules (tenant_id, name, metric, aggregate, th
 select :'a', 'new ' || n, 'm', 'count', 1 from generate_series(1, 3) n;
 select is(count(distinct id), 3::bigint, 'and leaves it to the server as well') from meshhook_metrics.alert_rules where name ~ '^new' and id::text ~ '^[0-9a-f]{8}-[0-9a-f]{4}-4';
 
+-- A table that had ids by default, and rights on columns, as it was once
+alter table meshhook_metrics.alert_rules alter column id set default gen_random_uuid();
+set local role tenancy_owner;
+revoke insert, update on meshhook_metrics.alert_rules from authenticated, service_role;
+grant insert (tenant_id, name), update (tenant_id, name) on meshhook_metrics.alert_rules to authenticated, service_role;
+\ir ../sql/include/migrations.sql
+reset role;
+select is(pg_temp.writes('authenticated', :'claims_a', pg_temp.post(:'new'), :'shown_new'), 't t t t, t t t t, t t t t, t t t t', 'where ids were the default''s, a new rule is inserted as well');
+select is((select count(*) from pg_attribute where attrelid = 'meshhook_metrics.alert_rules'::regclass and attacl is not null), 0::bigint, 'and no column has rights of its own');
+
 select * from finish();
 rollback;
 \ir ../sql/include/tenancy_end.sql
