@@ -10,6 +10,52 @@ begin
 end
 $$;
 
+-- After a restore it may belong to another role than applies this. Then it ends here and
+-- says what to do, and not half-way for a permission that is missing.
+do $$
+declare
+	strange record;
+begin
+	select pg_catalog.pg_get_userbyid(o.owner) as owner, r.rolsuper as of_superuser, o.what
+	into strange
+	from (
+		select n.nspowner as owner, 'schema meshhook_metrics' as what, 0 as place
+		from pg_catalog.pg_namespace n
+		where n.nspname = 'meshhook_metrics'
+			and not pg_catalog.has_schema_privilege(n.oid, 'create')
+		union all
+		select c.relowner, pg_catalog.format('table meshhook_metrics.%I', c.relname), 1
+		from pg_catalog.pg_class c
+		where c.relnamespace = 'meshhook_metrics'::pg_catalog.regnamespace
+			and c.relname in (
+				'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings',
+				'alert_state', 'alert_suspensions', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications')
+			and not pg_catalog.pg_has_role(c.relowner, 'usage')) o
+	join pg_catalog.pg_roles r
+		on r.oid = o.owner
+	order by o.place, o.what
+	limit 1;
+	if found then
+		raise exception '% belongs to %, and % may not change it', strange.what, strange.owner, current_user
+			using
+				errcode = 'insufficient_privilege',
+				hint = case
+					when strange.of_superuser then pg_catalog.format(
+						'As a superuser: alter schema meshhook_metrics owner to %I; then apply the migrations once as the superuser, which gives it the tables as well.',
+						current_user)
+					else pg_catalog.format('Apply the migrations as %s.', strange.owner)
+				end;
+	end if;
+	if not pg_catalog.has_function_privilege('meshhook_metrics.rollup_targets()', 'execute') then
+		raise exception '% may not call the functions of the extension meshhook_metrics', current_user
+			using
+				errcode = 'insufficient_privilege',
+				detail = 'The extension belongs to another role, as after a restore by a superuser into a database of another owner.',
+				hint = 'Apply the migrations once as a superuser, which lets the owner of the tables call them, and grant them further.';
+	end if;
+end
+$$;
+
 -- Each transaction of the flush worker begins with one of these tables: who has them may
 -- lock the others, and nobody waits in a circle
 do $$

@@ -45,7 +45,7 @@ comment on table meshhook_metrics.alert_suspensions is
 'Tenants for whom evaluating failed, most likely because it took too long, and who are left alone until then, so that they hold nobody up: a minute, doubled each time up to an hour. Their alerts stay as they are, and are not told of.';
 
 create table if not exists meshhook_metrics.alert_rules (
-	id uuid primary key default pg_catalog.gen_random_uuid(),
+	id uuid primary key default '00000000-0000-0000-0000-000000000000',
 	tenant_id uuid not null,
 	name text not null,
 	metric text not null,
@@ -493,6 +493,61 @@ $$;
 comment on function meshhook_metrics.count_alert_rules() is
 'Refuses a rule beyond the tenant''s quota, max_alert_rules in table settings or else 100, with 53400. With the owner''s rights, since settings show themselves to nobody else.';
 
+-- An API takes whole rows back, so people may name all columns: this keeps those that are
+-- the server's. An id that is not of a rule the user sees is refused, whether or not
+-- there is such a rule, so nobody learns of another tenant's, and nobody gets the id of
+-- one that was deleted. The default stands for no id, which a trigger cannot see.
+create or replace function meshhook_metrics.assign_alert_rule_columns()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+	no_id constant uuid := '00000000-0000-0000-0000-000000000000';
+	is_new boolean := tg_op = 'INSERT' and coalesce(new.id, no_id) = no_id;
+begin
+	if is_new then
+		new.id := pg_catalog.gen_random_uuid();
+	end if;
+	-- The owner restores dumps, and notes why a rule could not be evaluated
+	if pg_catalog.pg_has_role((select c.relowner from pg_catalog.pg_class c where c.oid = tg_relid), 'usage') then
+		return new;
+	end if;
+
+	if tg_op = 'UPDATE' then
+		new.id := old.id;
+		new.created_at := old.created_at;
+		new.updated_at := old.updated_at;
+		new.last_error := old.last_error;
+		new.last_error_at := old.last_error_at;
+		return new;
+	end if;
+	if not is_new and not exists (select from meshhook_metrics.alert_rules r where r.id = new.id) then
+		raise exception 'there is no rule % to change, and a new rule gets its id from the server', new.id
+			using
+				errcode = 'invalid_parameter_value',
+				hint = 'Leave id out to make a new rule; what is returned says which id it has.';
+	end if;
+	new.created_at := pg_catalog.now();
+	new.updated_at := pg_catalog.now();
+	new.last_error := null;
+	new.last_error_at := null;
+	return new;
+end
+$$;
+
+comment on function meshhook_metrics.assign_alert_rule_columns() is
+'Keeps id, created_at, updated_at, last_error and last_error_at of alert rules as they are, whatever anybody but the owner writes there, and gives new rules an id. Refuses an id that is not of a rule the writer sees, with 22023.';
+
+-- Before check_alert_rule, by its name
+create or replace trigger assign_alert_rule_columns
+before insert or update of id, created_at, updated_at, last_error, last_error_at
+on meshhook_metrics.alert_rules
+for each row
+execute function meshhook_metrics.assign_alert_rule_columns();
+
+alter table meshhook_metrics.alert_rules alter column id set default '00000000-0000-0000-0000-000000000000';
+
 create or replace trigger check_alert_rule
 before insert or update of
 	id, tenant_id, name, metric, labels, aggregate, denominator_metric, denominator_labels, denominator_min, group_by, comparison,
@@ -549,6 +604,54 @@ create or replace trigger check_alert_receiver
 before insert or update on meshhook_metrics.alert_receivers
 for each row
 execute function meshhook_metrics.check_alert_receiver();
+
+-- What PostgREST embeds: a row's rule, a rollup's series. Functions, since foreign keys would
+-- cost each flush, and a rule may be deleted before its alerts end. Without a setting
+-- of search_path, which would keep the planner from making a join of them; so all names
+-- and operators in them are qualified. With the rights of who asks.
+create or replace function meshhook_metrics.rule(meshhook_metrics.alerts)
+returns setof meshhook_metrics.alert_rules
+language sql stable parallel safe rows 1
+as $$
+select r.*
+from meshhook_metrics.alert_rules r
+where r.id operator(pg_catalog.=) $1.rule_id
+$$;
+
+create or replace function meshhook_metrics.rule(meshhook_metrics.alert_events)
+returns setof meshhook_metrics.alert_rules
+language sql stable parallel safe rows 1
+as $$
+select r.*
+from meshhook_metrics.alert_rules r
+where r.id operator(pg_catalog.=) $1.rule_id
+$$;
+
+comment on function meshhook_metrics.rule(meshhook_metrics.alerts) is
+'The rule of an alert, as a relationship that PostgREST embeds. None where it was deleted, or is not the caller''s.';
+
+comment on function meshhook_metrics.rule(meshhook_metrics.alert_events) is
+'The rule of an event, as a relationship that PostgREST embeds. None where it was deleted, or is not the caller''s.';
+
+do $do$
+declare
+	rollup text;
+begin
+	foreach rollup in array array['rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d'] loop
+		execute pg_catalog.format(
+			$$
+			create or replace function meshhook_metrics.series(meshhook_metrics.%1$I)
+			returns setof meshhook_metrics.series
+			language sql stable parallel safe rows 1
+			as 'select s.* from meshhook_metrics.series s where s.id operator(pg_catalog.=) $1.series_id';
+
+			comment on function meshhook_metrics.series(meshhook_metrics.%1$I) is
+			'The series of a row of %1$s, as a relationship that PostgREST embeds.'
+			$$,
+			rollup);
+	end loop;
+end
+$do$;
 
 do $$
 declare

@@ -100,7 +100,7 @@ declare
 		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings',
 		'alert_state', 'alert_suspensions', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications'];
 	own_functions text[] := array[
-		'labels_digest', 'check_settings', 'tenant_ids',
+		'labels_digest', 'check_settings', 'tenant_ids', 'rule', 'series', 'assign_alert_rule_columns',
 		'check_alert_rule', 'check_alert_annotations', 'check_alert_receiver', 'count_alert_rules'];
 	strange text;
 begin
@@ -247,27 +247,39 @@ begin
 end
 $$;
 
--- Grants on tables. Default privileges may have given the API's roles rights on all
--- that is created; here they get what is listed, and nothing else. What a site has
--- added to the schema is its own.
+-- What the roles of an API may do, and nothing else, with the schema, its tables, leaves
+-- and sequences, the functions of the extension and those of the migrations; what a site
+-- has added to the schema is its own. Default privileges, or somebody by hand, may have
+-- given them more: that is taken back, also what other roles have granted where one may
+-- act as they, and what is left is named.
 do $$
 declare
-	storage text;
-	api_role name;
+	-- The one list: what is not here, such as a leaf or a sequence, is nobody's. Names are
+	-- patterns. All columns of rules, since who reads a row by an API sends all of it
+	-- back; assign_alert_rule_columns() keeps those that are the server's.
+	always constant text[] := array[
+		-- kind, names, roles, privileges, columns
+		['schema', 'meshhook_metrics', 'authenticated service_role', 'USAGE', ''],
+		['table', 'series live rollup_1m rollup_5m rollup_1h rollup_1d rollup_state', 'authenticated service_role', 'SELECT', ''],
+		['table', 'flush_state', 'authenticated', 'SELECT', 'at'],
+		['table', 'flush_state settings alert_state alert_suspensions', 'service_role', 'SELECT', ''],
+		['table', 'alerts alert_events', 'authenticated service_role', 'SELECT', ''],
+		['table', 'alert_rules', 'authenticated service_role', 'SELECT INSERT UPDATE DELETE', ''],
+		['table', 'alert_receivers', 'service_role', 'SELECT INSERT UPDATE DELETE', ''],
+		['table', 'alert_notifications', 'service_role', 'SELECT', ''],
+		['table', 'alert_notifications', 'service_role', 'UPDATE', 'attempts next_attempt_at last_error delivered_at dead_at'],
+		['routine', 'histogram.* query_range.* tenant_ids check_alert_annotations rule series', 'authenticated service_role', 'EXECUTE', ''],
+		['routine', 'inc gauge_set gauge_add observe observe_since record describe', 'service_role', 'EXECUTE', ''],
+		['routine', 'snapshot status prometheus flush claim_notifications finish_notification', 'service_role', 'EXECUTE', '']];
 	-- In the order of who inserts a rule, and of who takes notifications
-	tables text[] := array[
+	tables constant text[] := array[
 		'alert_rules', 'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings',
 		'alert_state', 'alert_suspensions', 'alerts', 'alert_events', 'alert_notifications', 'alert_receivers'];
-	for_tenants text[] := array[
-		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state',
-		'alert_rules', 'alerts', 'alert_events'];
-	-- The rest of a rule is the server's: id, times, errors
-	written_by_people constant text :=
-		'tenant_id, name, metric, labels, aggregate, denominator_metric, denominator_labels, denominator_min, group_by, comparison, threshold, '
-		'recovery_threshold, time_window, for_duration, keep_firing_for, no_data, no_data_for, severity, annotations, '
-		'repeat_interval, enabled, silenced_until';
-	api_roles name[] := array(
-		select r.rolname
+	own_functions constant text[] := array[
+		'labels_digest', 'check_settings', 'tenant_ids', 'rule', 'series', 'assign_alert_rule_columns',
+		'check_alert_rule', 'check_alert_annotations', 'check_alert_receiver', 'count_alert_rules'];
+	grantees constant text[] := array['public'] || array(
+		select r.rolname::text
 		from pg_catalog.pg_roles r
 		where r.rolname in ('anon', 'authenticated', 'service_role'));
 	-- Realtime sends a subscriber that may not read a table's key an empty event for each
@@ -286,82 +298,54 @@ declare
 				on r.rolname = 'anon'
 			where p.polrelid = pg_catalog.format('meshhook_metrics.%I', t.name)::pg_catalog.regclass
 				and (applies.role = 0 or pg_catalog.pg_has_role(r.oid, applies.role, 'usage'))));
+	listed constant text[] := always || case
+		when keys_for_anon <> '{}' then array[
+			['schema', 'meshhook_metrics', 'anon', 'USAGE', ''],
+			['table', pg_catalog.array_to_string(keys_for_anon, ' '), 'anon', 'SELECT', 'id']]
+		else '{}'
+	end;
+	-- The worker rolls up as the owner of the tables, who may apply this next time
+	keeper constant name := (
+		select pg_catalog.pg_get_userbyid(c.relowner)
+		from pg_catalog.pg_class c
+		where c.oid = 'meshhook_metrics.live'::pg_catalog.regclass);
+	role_before constant text := pg_catalog.current_setting('role');
+	kinds text[];
+	oids oid[];
+	identities text[];
+	may_grant boolean;
+	refused bigint := 0;
+	-- "grantee privilege kind oid" and, of one, column
+	allowed text[] := '{}';
+	thing record;
+	permitted record;
+	excess record;
+	step text;
+	grantee text;
 begin
-	revoke all on schema meshhook_metrics from public;
-	foreach api_role in array api_roles loop
-		execute pg_catalog.format('revoke all on schema meshhook_metrics from %I', api_role);
-		if api_role <> 'anon' or keys_for_anon <> '{}' then
-			execute pg_catalog.format('grant usage on schema meshhook_metrics to %I', api_role);
-		end if;
-	end loop;
-
-	for storage in
-		select pg_catalog.unnest(tables)
+	select
+		pg_catalog.array_agg(o.kind order by o.place),
+		pg_catalog.array_agg(o.oid order by o.place),
+		pg_catalog.array_agg(i.identity order by o.place)
+	into kinds, oids, identities
+	from (
+		select 'schema' as kind, 'pg_catalog.pg_namespace'::pg_catalog.regclass as catalog, 'meshhook_metrics'::pg_catalog.regnamespace::oid as oid, 0 as place
 		union all
-		select l.leaf
+		select 'table', 'pg_catalog.pg_class', pg_catalog.format('meshhook_metrics.%I', t.name)::pg_catalog.regclass, t.place
+		from pg_catalog.unnest(tables) with ordinality t (name, place)
+		union all
+		select 'table', 'pg_catalog.pg_class', pg_catalog.format('meshhook_metrics.%I', l.leaf)::pg_catalog.regclass, 100
 		from meshhook_metrics.rollup_targets() t
 		cross join lateral meshhook_metrics.leaves(t.target) l
-	loop
-		-- A leaf that was attached by hand may lack it
-		execute pg_catalog.format('alter table meshhook_metrics.%I enable row level security', storage);
-		execute pg_catalog.format('revoke all on meshhook_metrics.%I from public', storage);
-		foreach api_role in array api_roles loop
-			execute pg_catalog.format('revoke all on meshhook_metrics.%I from %I', storage, api_role);
-			if api_role = 'service_role' and storage = any (tables)
-				or api_role = 'authenticated' and storage = any (for_tenants)
-			then
-				execute pg_catalog.format('grant select on meshhook_metrics.%I to %I', storage, api_role);
-			elsif api_role = 'authenticated' and storage = 'flush_state' then
-				grant select (at) on meshhook_metrics.flush_state to authenticated;
-			elsif api_role = 'anon' and storage = any (keys_for_anon) then
-				execute pg_catalog.format('grant select (id) on meshhook_metrics.%I to anon', storage);
-			end if;
-			if api_role <> 'anon' and storage = 'alert_rules' then
-				execute pg_catalog.format('grant insert (%1$s), update (%1$s), delete on meshhook_metrics.alert_rules to %2$I',
-					written_by_people, api_role);
-			elsif api_role = 'service_role' and storage = 'alert_receivers' then
-				grant insert, update, delete on meshhook_metrics.alert_receivers to service_role;
-			elsif api_role = 'service_role' and storage = 'alert_notifications' then
-				grant update (attempts, next_attempt_at, last_error, delivered_at, dead_at) on meshhook_metrics.alert_notifications to service_role;
-			end if;
-		end loop;
-	end loop;
-
-	foreach storage in array array['series', 'live', 'alert_events', 'alert_notifications'] loop
-		execute pg_catalog.format('revoke all on sequence %s from public',
-			pg_catalog.pg_get_serial_sequence('meshhook_metrics.' || storage, 'id'));
-		foreach api_role in array api_roles loop
-			execute pg_catalog.format('revoke all on sequence %s from %I',
-				pg_catalog.pg_get_serial_sequence('meshhook_metrics.' || storage, 'id'), api_role);
-		end loop;
-	end loop;
-end
-$$;
-
--- Grants on functions: those of the extension, and those of the migrations
-do $$
-declare
-	routine record;
-	api_role name;
-	refused bigint := 0;
-	recording text[] := array[
-		'inc', 'gauge_set', 'gauge_add', 'observe', 'observe_since', 'record', 'describe',
-		'snapshot', 'status', 'prometheus', 'flush', 'claim_notifications', 'finish_notification'];
-begin
-	for routine in
-		select
-			p.oid,
-			p.proname as name,
-			p.oid::pg_catalog.regprocedure as signature,
-			pg_catalog.pg_get_userbyid(live.relowner) as keeper
+		union all
+		select 'sequence', 'pg_catalog.pg_class', pg_catalog.pg_get_serial_sequence('meshhook_metrics.' || s.name, 'id')::pg_catalog.regclass, 200
+		from pg_catalog.unnest(array['series', 'live', 'alert_events', 'alert_notifications']) s (name)
+		union all
+		select 'routine', 'pg_catalog.pg_proc', p.oid, 300
 		from pg_catalog.pg_proc p
-		cross join pg_catalog.pg_class live
 		where p.pronamespace = 'meshhook_metrics'::pg_catalog.regnamespace
-			and live.oid = 'meshhook_metrics.live'::pg_catalog.regclass
 			and (
-				p.proname in (
-					'labels_digest', 'check_settings', 'tenant_ids',
-					'check_alert_rule', 'check_alert_annotations', 'check_alert_receiver', 'count_alert_rules')
+				p.proname = any (own_functions)
 				or exists (
 					select
 					from pg_catalog.pg_depend d
@@ -371,35 +355,171 @@ begin
 						and d.objid = p.oid
 						and d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
 						and d.deptype = 'e'
-						and e.extname = 'meshhook_metrics'))
+						and e.extname = 'meshhook_metrics'))) o
+	cross join lateral pg_catalog.pg_identify_object(o.catalog, o.oid, 0) i;
+
+	for thing in
+		select o.kind, o.oid, o.identity, pg_catalog.regexp_replace(o.identity, '^meshhook_metrics[.]|[(].*$', '', 'g') as name
+		from rows from (pg_catalog.unnest(kinds), pg_catalog.unnest(oids), pg_catalog.unnest(identities)) o (kind, oid, identity)
 	loop
-		if not pg_catalog.has_function_privilege(routine.oid, 'execute with grant option') then
-			refused := refused + 1;
-			continue;
+		may_grant := thing.kind <> 'routine' or pg_catalog.has_function_privilege(thing.oid, 'execute with grant option');
+		refused := refused + (not may_grant)::integer;
+		if thing.kind = 'table' then
+			-- A leaf that was attached by hand may lack it
+			execute pg_catalog.format('alter table %s enable row level security', thing.identity);
+		end if;
+		if may_grant then
+			foreach grantee in array grantees loop
+				execute pg_catalog.format('revoke all on %s %s from %s cascade', thing.kind, thing.identity, grantee);
+			end loop;
+			if thing.kind = 'routine' and not pg_catalog.has_function_privilege(keeper, thing.oid, 'execute with grant option') then
+				execute pg_catalog.format('grant execute on routine %s to %I with grant option', thing.identity, keeper);
+			end if;
 		end if;
 
-		execute pg_catalog.format('revoke execute on routine %s from public', routine.signature);
-		-- The worker rolls up as the owner of the tables
-		if not pg_catalog.has_function_privilege(routine.keeper, routine.oid, 'execute') then
-			execute pg_catalog.format('grant execute on routine %s to %I', routine.signature, routine.keeper);
-		end if;
-		for api_role in
-			select r.rolname
-			from pg_catalog.pg_roles r
-			where r.rolname in ('anon', 'authenticated', 'service_role')
+		for permitted in
+			select g.grantee, p.privilege, l.columns
+			from (
+				select
+					pg_catalog.replace(listed[n][2], ' ', '|') as names,
+					pg_catalog.string_to_array(listed[n][3], ' ') as roles,
+					pg_catalog.string_to_array(listed[n][4], ' ') as privileges,
+					pg_catalog.string_to_array(listed[n][5], ' ') as columns
+				from pg_catalog.generate_subscripts(listed, 1) n
+				where listed[n][1] = thing.kind) l
+			cross join lateral pg_catalog.unnest(l.roles) g (grantee)
+			cross join lateral pg_catalog.unnest(l.privileges) p (privilege)
+			where thing.name ~ pg_catalog.format('^(%s)$', l.names)
+				and g.grantee = any (grantees)
 		loop
-			execute pg_catalog.format('revoke execute on routine %s from %I', routine.signature, api_role);
-			if api_role <> 'anon' and routine.name ~ '^(histogram|query_range|tenant_ids$|check_alert_annotations$)'
-				or api_role = 'service_role' and routine.name = any (recording)
-			then
-				execute pg_catalog.format('grant execute on routine %s to %I', routine.signature, api_role);
+			if may_grant then
+				execute pg_catalog.format('grant %s%s on %s %s to %s', permitted.privilege,
+					' (' || nullif(pg_catalog.array_to_string(permitted.columns, ', '), '') || ')', thing.kind, thing.identity, permitted.grantee);
 			end if;
+			allowed := allowed || array(
+				select pg_catalog.concat_ws(' ', permitted.grantee, permitted.privilege, thing.kind, thing.oid, c.name)
+				from (values (1)) one
+				left join pg_catalog.unnest(permitted.columns) c (name)
+					on true);
 		end loop;
 	end loop;
 	if refused > 0 then
 		raise warning '% may not grant % functions of meshhook_metrics', current_user, refused
 			using hint = 'Apply this migration as the owner of the extension.';
 	end if;
+
+	-- Only who has granted something can revoke it
+	foreach step in array array['revoke', 'name'] loop
+		for excess in
+			select
+				a.grantor,
+				a.grantee,
+				a.kind,
+				a.privileges,
+				pg_catalog.count(*) as objects,
+				pg_catalog.string_agg(a.rights, ',') as rights,
+				pg_catalog.format('revoke %s on %s %s from %s cascade', a.privileges, a.kind, pg_catalog.string_agg(a.identity, ', ' order by a.identity), a.grantee) as statement
+			from (
+				select
+					pg_catalog.pg_get_userbyid(x.grantor) as grantor,
+					coalesce(r.rolname, 'public') as grantee,
+					o.kind,
+					o.identity,
+					pg_catalog.string_agg(pg_catalog.concat_ws(' ', x.privilege_type, '(' || pg_catalog.quote_ident(g.attname) || ')'), ', '
+						order by x.privilege_type, g.attname) as privileges,
+					pg_catalog.string_agg(pg_catalog.concat_ws(' ', coalesce(r.rolname, 'public'), x.privilege_type, o.kind, o.oid), ',') as rights
+				from rows from (pg_catalog.unnest(kinds), pg_catalog.unnest(oids), pg_catalog.unnest(identities)) o (kind, oid, identity)
+				cross join lateral (
+					select n.nspacl as acl, null::name as attname
+					from pg_catalog.pg_namespace n
+					where o.kind = 'schema'
+						and n.oid = o.oid
+					union all
+					select c.relacl, null
+					from pg_catalog.pg_class c
+					where o.kind in ('table', 'sequence')
+						and c.oid = o.oid
+					union all
+					select a.attacl, a.attname
+					from pg_catalog.pg_attribute a
+					where o.kind = 'table'
+						and a.attrelid = o.oid
+						and not a.attisdropped
+					union all
+					select coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)), null
+					from pg_catalog.pg_proc p
+					where o.kind = 'routine'
+						and p.oid = o.oid) g
+				cross join lateral pg_catalog.aclexplode(g.acl) x
+				left join pg_catalog.pg_roles r
+					on r.oid = x.grantee
+				where (x.grantee = 0 or r.rolname = any (grantees))
+					and (
+						x.is_grantable
+						or pg_catalog.concat_ws(' ', coalesce(r.rolname, 'public'), x.privilege_type, o.kind, o.oid, g.attname) <> all (allowed))
+				group by x.grantor, r.rolname, o.kind, o.identity) a
+			group by a.grantor, a.grantee, a.kind, a.privileges
+			order by a.grantor, a.grantee, a.kind, a.privileges
+		loop
+			if step = 'name' then
+				raise warning '% still has % on % % of meshhook_metrics, granted by %',
+						excess.grantee, excess.privileges, excess.objects, excess.kind || case when excess.objects > 1 then 's' else '' end, excess.grantor
+					using hint = pg_catalog.format('As %s: %s;', excess.grantor, excess.statement);
+				allowed := allowed || pg_catalog.string_to_array(excess.rights, ',');
+				continue;
+			end if;
+			begin
+				perform pg_catalog.set_config('role', excess.grantor, true);
+				execute excess.statement;
+				perform pg_catalog.set_config('role', role_before, true);
+			exception when insufficient_privilege then
+				null;
+			end;
+		end loop;
+	end loop;
+
+	-- What they have as members of other roles, or as superusers
+	for excess in
+		select
+			g.grantee,
+			pg_catalog.string_agg(pg_catalog.format('%s on %s', e.privilege, o.identity), ', ' order by o.identity, e.privilege) as rights,
+			(
+				select pg_catalog.string_agg(distinct pg_catalog.quote_ident(r.rolname), ', ')
+				from pg_catalog.pg_auth_members m
+				join pg_catalog.pg_roles r
+					on r.oid = m.roleid
+				where m.member = pg_catalog.to_regrole(g.grantee)) as others
+		from pg_catalog.unnest(grantees) g (grantee)
+		cross join rows from (pg_catalog.unnest(kinds), pg_catalog.unnest(oids), pg_catalog.unnest(identities)) o (kind, oid, identity)
+		cross join lateral pg_catalog.unnest(
+			case o.kind
+				when 'schema' then array['USAGE', 'CREATE']
+				when 'table' then array['SELECT', 'INSERT', 'UPDATE', 'REFERENCES', 'DELETE', 'TRUNCATE', 'TRIGGER']
+					|| case when pg_catalog.current_setting('server_version_num')::integer >= 170000 then array['MAINTAIN'] end
+				when 'sequence' then array['USAGE', 'SELECT', 'UPDATE']
+				else array['EXECUTE']
+			end) e (privilege)
+		where g.grantee <> 'public'
+			and case
+				when o.kind = 'schema' then pg_catalog.has_schema_privilege(g.grantee, o.oid, e.privilege)
+				when o.kind = 'sequence' then pg_catalog.has_sequence_privilege(g.grantee, o.oid, e.privilege)
+				when o.kind = 'routine' then pg_catalog.has_function_privilege(g.grantee, o.oid, e.privilege)
+				when e.privilege in ('DELETE', 'TRUNCATE', 'TRIGGER', 'MAINTAIN') then pg_catalog.has_table_privilege(g.grantee, o.oid, e.privilege)
+				else pg_catalog.has_any_column_privilege(g.grantee, o.oid, e.privilege)
+			end
+			and not exists (
+				select
+				from pg_catalog.unnest(allowed) a (right_of)
+				where pg_catalog.starts_with(a.right_of || ' ', pg_catalog.format('%s %s %s %s ', g.grantee, e.privilege, o.kind, o.oid))
+					or pg_catalog.starts_with(a.right_of || ' ', pg_catalog.format('public %s %s %s ', e.privilege, o.kind, o.oid)))
+		group by g.grantee
+	loop
+		raise warning '% has rights in meshhook_metrics that nobody has granted to it: %', excess.grantee,
+				case when pg_catalog.length(excess.rights) > 1000 then pg_catalog.left(excess.rights, 1000) || ' and so on' else excess.rights end
+			using hint = coalesce(
+				'It is a member of ' || excess.others || ': revoke that from it, as a superuser.',
+				'It is a superuser, or the owner: let it be another role, without these rights.');
+	end loop;
 end
 $$;
 

@@ -167,7 +167,7 @@ select lives_ok($$ update meshhook_metrics.rollup_5m set histogram = (select mes
 
 -- Tables, leaves, policies, grants, triggers and functions that were dropped
 drop table meshhook_metrics.flush_state, meshhook_metrics.settings, meshhook_metrics.rollup_1h, meshhook_metrics.alert_state, meshhook_metrics.alerts,
-	meshhook_metrics.alert_events, meshhook_metrics.alert_notifications, meshhook_metrics.alert_suspensions;
+	meshhook_metrics.alert_events, meshhook_metrics.alert_notifications, meshhook_metrics.alert_suspensions cascade;
 -- Or else the last month's hours would be taken for made, just after it
 update meshhook_metrics.rollup_state set complete_until = '-infinity' where target = '1h';
 drop policy tenants_read_their_own on meshhook_metrics.live;
@@ -205,7 +205,7 @@ select throws_ok('select meshhook_metrics.evaluate_alerts()', '55000', 'meshhook
 select is((select format('%s %s', only_row, evaluated_at) from meshhook_metrics.alert_state), 't -infinity', 'it is back');
 select is(meshhook_metrics.evaluate_alerts(now() + interval '2 minutes'), 0::bigint, 'and no alert changes for it');
 select is((select format('%s, %s failing', rules, rules_failing) from meshhook_metrics.alert_state), '4, 1 failing', 'nor what is known of the rules');
-drop table meshhook_metrics.alert_events;
+drop table meshhook_metrics.alert_events cascade;
 \ir ../sql/include/migrations.sql
 update meshhook_metrics.alert_rules set threshold = 1 where name = 'resolved';
 select is(meshhook_metrics.evaluate_alerts(now() + interval '3 minutes'), 1::bigint, 'where events are lost, alerts go on');
@@ -235,7 +235,7 @@ select cmp_ok(pg_sequence_last_value('meshhook_metrics.live_id_seq'::regclass), 
 insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum)
 values ('11111111-1111-1111-1111-111111111111', now() + interval '21 minutes', 5, array[4711], array[4], array[3]);
 select is(meshhook_metrics.close_minutes(now() + interval '23 minutes'), 1::bigint, 'so that what comes is rolled up');
-drop table meshhook_metrics.series;
+drop table meshhook_metrics.series cascade;
 \ir ../sql/include/migrations.sql
 insert into meshhook_metrics.series (tenant_id, metric, kind, labels) values ('11111111-1111-1111-1111-111111111111', 'kept_seconds', 'histogram', '{"a": "b"}');
 select is((select id from meshhook_metrics.series), 4712::bigint, 'and a new series is not taken for one that has rollups');

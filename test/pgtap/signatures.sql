@@ -99,17 +99,22 @@ select is(a.volatility, e.volatility, e.name || '(): volatility') from expected 
 select is(a.parallel, e.parallel, e.name || '(): parallel safety') from expected e left join actual a using (name);
 select is(a.strict, e.strict, e.name || '(): strictness') from expected e left join actual a using (name);
 
--- With the migrations come seven more
+-- With the migrations come these, and relationships for PostgREST
 \ir ../sql/include/migrations.sql
 select set_eq('select name from actual', $$
 	select name from expected
 	union all values ('tenant_ids'), ('labels_digest'), ('check_settings'),
-		('check_alert_rule'), ('check_alert_annotations'), ('check_alert_receiver'), ('count_alert_rules') $$, 'the migrations add these');
+		('check_alert_rule'), ('check_alert_annotations'), ('check_alert_receiver'), ('count_alert_rules'),
+		('assign_alert_rule_columns'), ('rule'), ('series') $$, 'the migrations add these');
 select is(a.arguments || ' ' || a.result || ' ' || a.volatility, e.signature, e.name || '(), of the migrations')
 from (values ('tenant_ids', ' SETOF uuid stable'), ('labels_digest', 'labels jsonb bytea immutable'), ('check_settings', ' trigger volatile'),
 	('check_alert_rule', ' trigger volatile'), ('check_alert_annotations', 'annotations jsonb void immutable'), ('check_alert_receiver', ' trigger volatile'),
-	('count_alert_rules', ' trigger volatile')) e (name, signature)
+	('count_alert_rules', ' trigger volatile'), ('assign_alert_rule_columns', ' trigger volatile')) e (name, signature)
 left join actual a using (name);
+select bag_eq($$ select name, arguments, result, volatility, parallel, strict from actual where name in ('rule', 'series') $$, $$
+	select r.name, 'meshhook_metrics.' || r.of as arguments, 'SETOF meshhook_metrics.' || r.to as result, 'stable' as volatility, 'safe' as parallel, false as strict
+	from (values ('rule', 'alerts', 'alert_rules'), ('rule', 'alert_events', 'alert_rules'), ('series', 'rollup_1m', 'series'), ('series', 'rollup_5m', 'series'),
+		('series', 'rollup_1h', 'series'), ('series', 'rollup_1d', 'series')) r (name, of, "to") $$, 'the relationships of the migrations');
 
 -- The type, its aggregates and its cast
 select has_type('meshhook_metrics', 'histogram', 'the type histogram');

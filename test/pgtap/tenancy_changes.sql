@@ -67,6 +67,8 @@ values
 	('service_role', 'alert_rules', 'insert into', '^23502: null value in column "tenant_id"'),
 	('service_role', 'alert_receivers', 'insert into', '^23502: null value in column "tenant_id"'),
 	('service_role', 'alert_receivers', 'insert a row of one''s own into', '^23505: .*"alert_receivers_pkey"'),
+	('service_role', 'alert_rules', 'insert a row of one''s own into', '^23505: .*"alert_rules_pkey"'),
+	('authenticated', 'alert_rules', 'insert a row of one''s own into', '^23505: .*"alert_rules_pkey"'),
 	('service_role', 'alert_notifications', 'lock rows of', '^done$'),
 	('service_role', 'alert_notifications', 'share rows of', '^done$');
 

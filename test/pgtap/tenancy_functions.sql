@@ -89,7 +89,14 @@ insert into decided values
 	-- Called by the trigger before it, with the rights of who writes the rule
 	('check_alert_annotations(jsonb)', 'authenticated service_role', 'check_alert_annotations(''{}'')'),
 	('count_alert_rules()', '', null),
-	('check_alert_receiver()', '', null);
+	('assign_alert_rule_columns()', '', null),
+	('check_alert_receiver()', '', null),
+	('rule(meshhook_metrics.alerts)', 'authenticated service_role', 'rule(a) from meshhook_metrics.alerts a'),
+	('rule(meshhook_metrics.alert_events)', 'authenticated service_role', 'rule(e) from meshhook_metrics.alert_events e'),
+	('series(meshhook_metrics.rollup_1m)', 'authenticated service_role', 'series(r) from meshhook_metrics.rollup_1m r'),
+	('series(meshhook_metrics.rollup_5m)', 'authenticated service_role', 'series(r) from meshhook_metrics.rollup_5m r'),
+	('series(meshhook_metrics.rollup_1h)', 'authenticated service_role', 'series(r) from meshhook_metrics.rollup_1h r'),
+	('series(meshhook_metrics.rollup_1d)', 'authenticated service_role', 'series(r) from meshhook_metrics.rollup_1d r');
 
 create temp view functions as
 select p.oid, p.proname::text as name, replace(p.oid::regprocedure::text, 'meshhook_metrics.' || p.proname || '(', p.proname || '(') as function,
@@ -122,8 +129,9 @@ select is_empty($$ select function, proconfig from functions where prosecdef and
 select is_empty(
 	$$ select function from functions
 		where prolang in (select oid from pg_language where lanname in ('sql', 'plpgsql'))
+			and name not in ('rule', 'series')
 			and not coalesce(proconfig && array['search_path=""', 'search_path=pg_catalog, pg_temp'], false) $$,
-	'each that is not in C has a fixed search_path');
+	'each that is not in C has a fixed search_path, but those that are to be made a join of');
 select is_empty(
 	$$ select p.oid::regprocedure from pg_proc p join pg_depend d on d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e'
 		join pg_extension e on e.oid = d.refobjid and d.refclassid = 'pg_extension'::regclass
@@ -131,7 +139,9 @@ select is_empty(
 	'none is in another schema');
 select set_eq(
 	$$ select function from functions where proowner = 'tenancy_owner'::regrole $$, array['labels_digest(jsonb)', 'check_settings()', 'tenant_ids()',
-		'check_alert_rule()', 'check_alert_annotations(jsonb)', 'check_alert_receiver()', 'count_alert_rules()'],
+		'check_alert_rule()', 'check_alert_annotations(jsonb)', 'check_alert_receiver()', 'count_alert_rules()', 'assign_alert_rule_columns()',
+		'rule(meshhook_metrics.alerts)', 'rule(meshhook_metrics.alert_events)', 'series(meshhook_metrics.rollup_1m)', 'series(meshhook_metrics.rollup_5m)',
+		'series(meshhook_metrics.rollup_1h)', 'series(meshhook_metrics.rollup_1d)'],
 	'the owner of the tables owns the functions of the migrations, and could change no other');
 
 -- What they get when they call
@@ -165,7 +175,7 @@ create temp table mine (name text, tenant_id uuid, value text);
 alter table mine owner to authenticated;
 select is(pg_temp.ask_as_a(format('create trigger t before insert on pg_temp.mine for each row execute function meshhook_metrics.%I()', name)),
 	'42501: permission denied for function meshhook_metrics.' || name, format('nor do tenants hang %s() on a table of their own', name))
-from unnest(array['check_settings', 'check_alert_rule', 'check_alert_receiver', 'count_alert_rules']) name;
+from unnest(array['check_settings', 'check_alert_rule', 'check_alert_receiver', 'count_alert_rules', 'assign_alert_rule_columns']) name;
 
 -- What tenants call tells them nothing of others, whoever they ask for
 select is(pg_temp.ask_as_a('select * from meshhook_metrics.tenant_ids()'), format('(%s)', :'a'), 'tenant A is tenant A');

@@ -19,6 +19,7 @@ insert into decided values
 	('alert_suspensions', '', 'SELECT'),
 	('alerts', 'SELECT', 'SELECT'),
 	('alert_events', 'SELECT', 'SELECT'),
+	('alert_rules', 'DELETE,INSERT,SELECT,UPDATE', 'DELETE,INSERT,SELECT,UPDATE'),
 	('alert_receivers', '', 'DELETE,INSERT,SELECT,UPDATE'),
 	('leaf of meshhook_metrics.rollup_1m', '', ''),
 	('leaf of meshhook_metrics.rollup_5m', '', ''),
@@ -28,26 +29,11 @@ insert into decided values
 	('live_id_seq', '', ''),
 	('alert_events_id_seq', '', ''),
 	('alert_notifications_id_seq', '', '');
--- What people write of a rule, and who delivers of a notification; the rest is the server's
+-- What is written of a notification, by who delivers it; the rest is the server's
 create temp table written (object text, attname text);
 insert into written
-select 'alert_rules', name
-from unnest(array['tenant_id', 'name', 'metric', 'labels', 'aggregate', 'denominator_metric', 'denominator_labels', 'denominator_min', 'group_by',
-	'comparison', 'threshold', 'recovery_threshold', 'time_window', 'for_duration', 'keep_firing_for', 'no_data', 'no_data_for', 'severity', 'annotations',
-	'repeat_interval', 'enabled', 'silenced_until']) name
-union all
 select 'alert_notifications', name
 from unnest(array['attempts', 'next_attempt_at', 'last_error', 'delivered_at', 'dead_at']) name;
-insert into decided
-select object, rights, rights
-from (
-	select 'alert_rules' as object, string_agg(r, ',' order by r) as rights
-	from (
-		select format('%s(%s)', p, attname) as r
-		from written, unnest(array['INSERT', 'UPDATE']) p
-		where object = 'alert_rules'
-		union all
-		values ('SELECT'), ('DELETE')) r) o;
 insert into decided
 select object, '', string_agg(format('UPDATE(%s)', attname), ',' order by attname)
 from written
@@ -101,7 +87,7 @@ select is_empty(
 	$$ select s.name, a.attname from storage s join pg_attribute a on a.attrelid = s.oid
 		where a.attacl is not null and (s.name, a.attname) not in (('flush_state', 'at'), ('live', 'id'), ('alert_events', 'id'))
 			and (s.name, a.attname) not in (select object, attname from written) $$,
-	'no column has rights of its own, but flush_state.at, keys that are streamed, and what is written of rules and notifications');
+	'no column has rights of its own, but flush_state.at, keys that are streamed, and what is written of notifications');
 select is_empty($$ select name, relowner::regrole from storage join pg_class using (oid) where relowner <> 'tenancy_owner'::regrole $$,
 	'all of it belongs to the role that applied the migrations');
 select is_empty($$ select name from storage join pg_class using (oid) where storage.relkind <> 'S' and not relrowsecurity $$,
