@@ -91,12 +91,12 @@ insert into decided values
 	('count_alert_rules()', '', null),
 	('assign_alert_rule_columns()', '', null),
 	('check_alert_receiver()', '', null),
-	('rule(meshhook_metrics.alerts)', 'authenticated service_role', 'rule(a) from meshhook_metrics.alerts a'),
-	('rule(meshhook_metrics.alert_events)', 'authenticated service_role', 'rule(e) from meshhook_metrics.alert_events e'),
-	('series(meshhook_metrics.rollup_1m)', 'authenticated service_role', 'series(r) from meshhook_metrics.rollup_1m r'),
-	('series(meshhook_metrics.rollup_5m)', 'authenticated service_role', 'series(r) from meshhook_metrics.rollup_5m r'),
-	('series(meshhook_metrics.rollup_1h)', 'authenticated service_role', 'series(r) from meshhook_metrics.rollup_1h r'),
-	('series(meshhook_metrics.rollup_1d)', 'authenticated service_role', 'series(r) from meshhook_metrics.rollup_1d r');
+	('rule(meshhook_metrics.alerts)', 'authenticated service_role', 'rule(null::meshhook_metrics.alerts)'),
+	('rule(meshhook_metrics.alert_events)', 'authenticated service_role', 'rule(null::meshhook_metrics.alert_events)'),
+	('series(meshhook_metrics.rollup_1m)', 'authenticated service_role', 'series(null::meshhook_metrics.rollup_1m)'),
+	('series(meshhook_metrics.rollup_5m)', 'authenticated service_role', 'series(null::meshhook_metrics.rollup_5m)'),
+	('series(meshhook_metrics.rollup_1h)', 'authenticated service_role', 'series(null::meshhook_metrics.rollup_1h)'),
+	('series(meshhook_metrics.rollup_1d)', 'authenticated service_role', 'series(null::meshhook_metrics.rollup_1d)');
 
 create temp view functions as
 select p.oid, p.proname::text as name, replace(p.oid::regprocedure::text, 'meshhook_metrics.' || p.proname || '(', p.proname || '(') as function,
