@@ -44,13 +44,14 @@ read_bytes(int fd, char *to, Size bytes, char *problem, Size problem_size)
 	return true;
 }
 
+/* What was written is not what is there now */
 static void
-report_damage(const char *how)
+report_damage(void)
 {
-	ereport(WARNING,
+	ereport(LOG,
 			errcode(ERRCODE_DATA_CORRUPTED),
-			errmsg("saved metrics in file \"%s\" are not used, since it is %s", MHM_REGION_FILE, how),
-			errdetail("It is kept as \"%s\".", SAVED_FILE_BAD));
+			errmsg("saved metrics in file \"%s\" are damaged and are not used", MHM_REGION_FILE),
+			errdetail("The file is kept as \"%s\".", SAVED_FILE_BAD));
 }
 
 static MhmRegion *
@@ -68,7 +69,7 @@ read_file(int fd, Size *bytes, char *problem, Size problem_size)
 	}
 	if (status.st_size < (off_t) (sizeof(MhmRegion) + sizeof(stored)))
 	{
-		report_damage("too short");
+		report_damage();
 		return NULL;
 	}
 	*bytes = status.st_size - sizeof(stored);
@@ -89,7 +90,7 @@ read_file(int fd, Size *bytes, char *problem, Size problem_size)
 	memcpy(&stored, (char *) region + *bytes, sizeof(stored));
 	if (!EQ_CRC32C(computed, stored))
 	{
-		report_damage("damaged");
+		report_damage();
 		return NULL;
 	}
 	return region;

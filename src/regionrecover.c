@@ -73,7 +73,7 @@ claim_series(Claims *claims, MhmSeries *series)
 
 	if (series->metric >= mhm_region->geometry.metric_slots ||
 		!mhm_metrics[series->metric].live ||
-		mhm_metrics[series->metric].kind != series->kind ||
+		mhm_metrics[series->metric].kind != series->kind || series->overflow > true ||
 		(series->histogram != MHM_NONE) != (series->kind == MHM_HISTOGRAM))
 		return false;
 	if (series->histogram != MHM_NONE)
