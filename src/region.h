@@ -57,8 +57,11 @@ typedef enum MhmDiscardReason
 
 #define MHM_DISCARD_REASONS			8
 
-/* A string in the chunk store; {MHM_NONE, 0} when empty */
-typedef struct MhmString
+/*
+ * A string in the chunk store; {MHM_NONE, 0} when empty.  Aligned so that one
+ * store replaces it.
+ */
+typedef struct pg_attribute_aligned(8) MhmString
 {
 	uint32		chunk;
 	uint32		length;

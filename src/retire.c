@@ -38,13 +38,13 @@
 #define ASKED_AT_ONCE		64
 
 /* So many slots are gone through before others get the lock */
-#define BLOCK				256
+#define SLOTS_AT_ONCE				256
 
 /* Those that retire together */
 typedef struct Retiring
 {
 	uint32		count;
-	uint32		series[BLOCK];
+	uint32		series[SLOTS_AT_ONCE];
 } Retiring;
 
 /* What reset() and the worker choose series by */
@@ -243,7 +243,7 @@ is_chosen(uint32 number, const Choice *choice, uint32 metric, TimestampTz now)
 static uint32
 retire_block(uint32 from, const Choice *choice)
 {
-	uint32		until = Min(from + BLOCK, mhm_region->geometry.series_slots);
+	uint32		until = Min(from + SLOTS_AT_ONCE, mhm_region->geometry.series_slots);
 	TimestampTz now = GetCurrentTimestamp();
 	Retiring	retiring = {0};
 	uint32		metric = MHM_NONE;
@@ -294,7 +294,7 @@ mhm_registry_reset(const char *metric, uint32 metric_length, const pg_uuid_t *te
 	Choice		choice = {metric, metric_length, tenant, true, 0};
 	int64		removed = 0;
 
-	for (uint32 from = 0; from < mhm_region->geometry.series_slots; from += BLOCK)
+	for (uint32 from = 0; from < mhm_region->geometry.series_slots; from += SLOTS_AT_ONCE)
 	{
 		CHECK_FOR_INTERRUPTS();
 		removed += retire_block(from, &choice);
@@ -311,7 +311,7 @@ mhm_registry_retire_idle(TimestampTz idle_since)
 	Choice		choice = {NULL, 0, NULL, false, idle_since};
 	uint32		removed = 0;
 
-	for (uint32 from = 0; from < mhm_region->geometry.series_slots; from += BLOCK)
+	for (uint32 from = 0; from < mhm_region->geometry.series_slots; from += SLOTS_AT_ONCE)
 		removed += retire_block(from, &choice);
 	return removed;
 }
