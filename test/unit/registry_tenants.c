@@ -47,7 +47,7 @@ find_numbered(uint32 tenant, MhmKind kind, uint32 label, MhmTarget *target)
 	char		value[16];
 	MhmConflict conflict;
 	MhmKey		key = {.tenant = &uuid, .metric = kind == MHM_HISTOGRAM ? "h" : "c", .metric_length = 1};
-	int			length = sprintf(value, "%u", label);
+	int			length = snprintf(value, sizeof(value), "%u", label);
 
 	key.labels = labels;
 	key.labels_length = encode_label(labels, 'x', length);
