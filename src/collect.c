@@ -6,22 +6,29 @@
  * Owns nothing but the copies it makes, in the caller's memory context.
  * Called by snapshot(), prometheus() and the import of an older region.
  *
- * The registry lock is held shared while copying, so that no series comes or
- * goes; recording goes on meanwhile.  All memory is allocated before: what is
- * needed is estimated under the lock, and when more was created in between,
- * it starts again.
+ * The registry lock is held shared while copying; recording goes on meanwhile.
+ * All memory is allocated before: what is needed is estimated under the lock.
+ * Series are copied in blocks, and those who make series or want to cancel us
+ * get by in between.  When a series has gone meanwhile, or more have come than
+ * there is memory for, it starts again: what has come back in another slot would
+ * be in the copy twice.  After some tries nobody gets by.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "collect.h"
+#include "miscadmin.h"
 #include "registry.h"
 #include "stringstore.h"
 #include "utils/memutils.h"
 
 /* Room for what comes while memory is being allocated */
 #define SLACK		16
+
+/* So many slots are copied before others get the lock, unless they spoil it too often */
+#define COPIED_AT_ONCE	4096
+#define TRIES_BY_BLOCKS	3
 
 /* The memory for a collection, and how much of it is used */
 typedef struct Space
@@ -97,14 +104,15 @@ copy_metrics(MhmCollection *collection, Space *space)
 
 static void
 copy_series(MhmCollection *collection, Space *space, const pg_uuid_t *tenant,
-			bool unused_too)
+			bool unused_too, uint32 from, uint32 until)
 {
-	for (uint32 i = 0; i < mhm_region->geometry.series_slots; i++)
+	for (uint32 i = from; i < until; i++)
 	{
 		MhmSeries  *series = &mhm_series[i];
 		MhmCollectedSeries *copy = &collection->series[collection->series_count];
 
-		if (!series->live ||
+		/* One of a metric that has come meanwhile has come meanwhile, too */
+		if (!series->live || space->metric_numbers[series->metric] == MHM_NONE ||
 			(tenant != NULL && memcmp(&series->tenant, tenant, sizeof(*tenant)) != 0))
 			continue;
 		copy->counts = NULL;
@@ -137,6 +145,7 @@ compare_series(const void *a, const void *b, void *metrics)
 	const MhmCollectedSeries *right = b;
 	int			order = 0;
 
+	CHECK_FOR_INTERRUPTS();
 	if (left->metric != right->metric)
 		order = strcmp(((MhmCollectedMetric *) metrics)[left->metric].name,
 					   ((MhmCollectedMetric *) metrics)[right->metric].name);
@@ -145,6 +154,38 @@ compare_series(const void *a, const void *b, void *metrics)
 	if (order == 0)
 		order = left->number < right->number ? -1 : 1;
 	return order;
+}
+
+/* False when it must be done again, with the memory that is needed now */
+static bool
+copy_everything(MhmCollection *collection, Space *space, const pg_uuid_t *tenant,
+				bool unused_too, bool by_blocks)
+{
+	uint32		slots = mhm_region->geometry.series_slots;
+	uint32		epoch;
+	bool		whole;
+
+	LWLockAcquire(mhm_registry_lock, LW_SHARED);
+	epoch = pg_atomic_read_u32(&mhm_region->room_epoch);
+	whole = fits(space);
+	if (whole)
+		copy_metrics(collection, space);
+	for (uint32 from = 0; whole && from < slots; from += COPIED_AT_ONCE)
+	{
+		if (by_blocks && from > 0)
+		{
+			LWLockRelease(mhm_registry_lock);
+			CHECK_FOR_INTERRUPTS();
+			LWLockAcquire(mhm_registry_lock, LW_SHARED);
+
+			/* It moves when a series or a metric goes */
+			whole = fits(space) && pg_atomic_read_u32(&mhm_region->room_epoch) == epoch;
+		}
+		if (whole)
+			copy_series(collection, space, tenant, unused_too, from, Min(from + COPIED_AT_ONCE, slots));
+	}
+	LWLockRelease(mhm_registry_lock);
+	return whole;
 }
 
 /*
@@ -158,8 +199,9 @@ mhm_collect(const pg_uuid_t *tenant, bool unused_too)
 	MhmCollection *collection = palloc0(sizeof(MhmCollection));
 	Space		space;
 
-	for (;;)
+	for (int tried = 0;; tried++)
 	{
+		collection->metrics_count = collection->series_count = 0;
 		memset(&space, 0, sizeof(space));
 		estimate(&space);
 		collection->metrics = palloc(space.metrics * sizeof(MhmCollectedMetric));
@@ -169,16 +211,9 @@ mhm_collect(const pg_uuid_t *tenant, bool unused_too)
 		space.counts = MemoryContextAllocHuge(CurrentMemoryContext,
 											  (Size) space.histograms * MHM_COUNTS * sizeof(uint64));
 		space.metric_numbers = palloc(mhm_region->geometry.metric_slots * sizeof(uint32));
-
-		LWLockAcquire(mhm_registry_lock, LW_SHARED);
-		if (fits(&space))
-		{
-			copy_metrics(collection, &space);
-			copy_series(collection, &space, tenant, unused_too);
-			LWLockRelease(mhm_registry_lock);
+		memset(space.metric_numbers, 0xFF, mhm_region->geometry.metric_slots * sizeof(uint32));
+		if (copy_everything(collection, &space, tenant, unused_too, tried < TRIES_BY_BLOCKS))
 			break;
-		}
-		LWLockRelease(mhm_registry_lock);
 		pfree(collection->metrics);
 		pfree(collection->series);
 		pfree(space.text);

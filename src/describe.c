@@ -16,6 +16,7 @@
 #include "mb/pg_wchar.h"
 #include "registry.h"
 #include "require.h"
+#include "retire.h"
 #include "utils/builtins.h"
 #include "utils/uuid.h"
 

@@ -129,6 +129,7 @@ publish_errors(bool another)
 			error = duty->error;
 	SpinLockAcquire(&mhm_worker_state->mutex);
 	strlcpy(mhm_worker_state->report.last_error, error, MHM_ERROR_LENGTH);
+	mhm_worker_state->report.error_encoding = GetDatabaseEncoding();
 	if (another)
 		mhm_worker_state->report.errors++;
 	SpinLockRelease(&mhm_worker_state->mutex);

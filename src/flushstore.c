@@ -27,10 +27,11 @@
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "flush.h"
+#include "hash.h"
 #include "miscadmin.h"
 #include "port/pg_bswap.h"
-#include "quota.h"
 #include "status.h"
+#include "tenant.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -41,6 +42,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
+#include "workerstate.h"
 
 #define SCHEMA_NAME			"meshhook_metrics"
 
@@ -542,7 +544,7 @@ mhm_store_call(const char *query, TimestampTz now)
 	mhm_store_check(SPI_execute_with_args(query, 1, types, values, NULL, false, 0), query);
 }
 
-/* Bring the tenants' own quotas into shared memory */
+/* Bring the tenants' own quotas into shared memory, if they are others than the last time */
 void
 mhm_store_read_quotas(void)
 {
@@ -550,12 +552,17 @@ mhm_store_read_quotas(void)
 		"select s.tenant_id::uuid, s.value::text::integer "
 		"from meshhook_metrics.settings s "
 		"where s.name = 'max_series' and s.tenant_id is not null and s.value::text ~ '^[0-9]{1,9}$' "
-		"limit " CppAsString2(MHM_MAX_QUOTAS);
+		"order by 1 limit $1";
+	static uint64 applied = 0;
+	Oid			types[] = {INT8OID};
+	/* One more, to see that there are more */
+	Datum		values[] = {Int64GetDatum((int64) mhm_quota_slots(&mhm_region->geometry) + 1)};
 	MhmQuota   *quotas;
 	uint32		count;
 	uint32		known = 0;
+	uint64		checksum;
 
-	execute_plan(&plan_quotas, query, 0, NULL, NULL, NULL);
+	execute_plan(&plan_quotas, query, 1, types, values, NULL);
 	count = (uint32) SPI_processed;
 	quotas = palloc((count + 1) * sizeof(MhmQuota));
 	for (uint32 i = 0; i < count; i++)
@@ -573,6 +580,16 @@ mhm_store_read_quotas(void)
 		quotas[known].series = (uint32) DatumGetInt32(series);
 		known++;
 	}
-	mhm_quotas_replace(quotas, known);
 	SPI_freetuptable(SPI_tuptable);
+	checksum = mhm_hash_bytes((const char *) quotas, known * sizeof(MhmQuota), mhm_region->hash_seed);
+	if (checksum != applied)
+	{
+		bool		all = mhm_quotas_replace(quotas, known);
+
+		SpinLockAcquire(&mhm_worker_state->mutex);
+		mhm_worker_state->report.quotas_left_out = !all;
+		SpinLockRelease(&mhm_worker_state->mutex);
+		applied = checksum;
+	}
+	pfree(quotas);
 }

@@ -100,7 +100,8 @@ mhm_threshold_index(int exponent, int schema)
 static int
 threshold_exponent(int32 index, int schema)
 {
-	return schema >= 0 ? index / (1 << schema) : index * (1 << -schema);
+	/* MHM_INDEX_ALL has none; what comes out for it is not used */
+	return schema >= 0 ? index / (1 << schema) : (int) ((int64) index * (1 << -schema));
 }
 
 /* The threshold itself; 0 for a threshold that is no end of a bucket */

@@ -118,9 +118,7 @@ shown(const JsonbValue *value)
 			return psprintf("the string %s", quoted(value));
 		case jbvNumeric:
 			text = numeric_text(value);
-			if (strlen(text) > QUOTED_LENGTH)
-				strcpy(text + QUOTED_LENGTH, "...");
-			return text;
+			return strlen(text) > QUOTED_LENGTH ? psprintf("%.*s...", QUOTED_LENGTH, text) : text;
 		default:
 			return pstrdup("an array or object");
 	}

@@ -8,6 +8,7 @@
  *	  record.c, recordbatch.c	the SQL call: arguments are checked
  *	  cache.c					the backend knows the key, or asks
  *	  registry.c, metrics.c		what series and metrics there are
+ *	  tenant.c, retire.c		... of which tenants; how they leave again
  *	  accumulate.c				the sample is added, atomically
  *	  transaction.c				... or at the commit
  *	  collect.c					all of it copied out
@@ -21,9 +22,9 @@
  * regionfile.c keeps it while the server is stopped, regionlayout.c says where
  * things are in it, regionrecover.c checks and repairs it, stringstore.c keeps
  * its strings.  labels.c has the rules for names, require.c those for who may
- * call, quota.c how many series a tenant may have, workerstate.c has flush()
- * and what is shown of the worker, workerdatabase.c where it connects,
- * settings.c the settings; histogram*.c are the SQL type histogram.
+ * call, workerstate.c has flush() and what is shown of the worker, anyencoding.c
+ * how text of another database is shown, workerdatabase.c where the worker
+ * connects, settings.c the settings; histogram*.c are the SQL type histogram.
  *
  * This file owns the module's entry point only.
  *

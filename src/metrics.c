@@ -173,13 +173,15 @@ replace_text(MhmString *text, const char *data, uint32 length)
 {
 	MhmString	stored;
 	MhmString	before = *text;
+	uint64		word;
 
 	if (data == NULL || !mhm_string_store(data, length, &stored))
 		return;
 
-	/* One store of eight bytes, as far as a killed process is concerned */
+	/* One store of a word, as far as a killed process is concerned */
 	StaticAssertStmt(sizeof(MhmString) == sizeof(uint64), "fits a word");
-	memcpy(text, &stored, sizeof(stored));
+	memcpy(&word, &stored, sizeof(stored));
+	*(volatile uint64 *) text = word;
 	pg_write_barrier();
 	mhm_string_free(before);
 }

@@ -23,6 +23,7 @@
 #include "fmgr.h"
 #include "labels.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "registry.h"
 #include "require.h"
 #include "status.h"
@@ -285,6 +286,7 @@ append_collection(StringInfo out, const MhmCollection *all)
 		const MhmCollectedSeries *series = &all->series[i];
 		const MhmCollectedMetric *metric = &all->metrics[series->metric];
 
+		CHECK_FOR_INTERRUPTS();
 		if (i == 0 || series[-1].metric != series->metric)
 			append_metric_header(out, metric);
 		if (metric->kind == MHM_HISTOGRAM)

@@ -271,6 +271,7 @@ find_targets(BatchSample *samples, int count, volatile int *number)
 	{
 		BatchSample *sample = &samples[*number - 1];
 
+		CHECK_FOR_INTERRUPTS();
 		if (!mhm_cache_find(&sample->key, mhm_operation_kind(sample->operation),
 							&sample->target))
 			return false;
@@ -352,6 +353,7 @@ mhm_record(PG_FUNCTION_ARGS)
 		mhm_accumulate_discard(MHM_DISCARD_INVALID, count);
 		PG_RETURN_INT32(0);
 	}
+	/* From here on it is counted as a whole, and cannot be cancelled */
 	for (int i = 0; i < count; i++)
 		while (!mhm_count_sample(&samples[i].key, &samples[i].target,
 								 samples[i].operation, samples[i].value))

@@ -4,10 +4,11 @@
  *	  The life of the shared region: made, found again, kept.
  *
  * Owns the POSIX shared memory object that holds the accumulators, and decides
- * when it gives way to the file (regionfile.c).  Works in the postmaster only: backends inherit the mapping.  Nothing else may be using
- * the region then: PostgreSQL starts no second postmaster on a data directory
- * while a process of the first is left, and restarts after a crash only when
- * its children are gone.
+ * when it gives way to the file (regionfile.c).  Works in the postmaster only:
+ * backends inherit the mapping, so there are none where each begins as a program
+ * of its own.  Nothing else may be using the region then: PostgreSQL starts no
+ * second postmaster on a data directory while a process of the first is left,
+ * and restarts after a crash only when its children are gone.
  *
  *	  a process crashes			the postmaster keeps the mapping and recovers
  *								what is in it
@@ -21,8 +22,12 @@
  * recording must not.
  *
  * Two objects can exist while the region moves to another size: their names
- * differ in the last letter, and the one with the higher incarnation counts
- * once it is complete.
+ * differ in the last letter.  Of what is found complete, objects and file, that
+ * with the highest incarnation counts, which is the one that was made last.
+ *
+ * Nothing here keeps the server from starting.  Where the region cannot be had
+ * as it should be, it lies in memory that does not outlive the postmaster, or
+ * there is none; status() says why until the server is started again.
  *
  *-------------------------------------------------------------------------
  */
@@ -42,6 +47,11 @@
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#ifdef EXEC_BACKEND
+#error "meshhook_metrics needs backends that are forked from the postmaster and inherit its memory: it does not work on Windows, nor where PostgreSQL is built with EXEC_BACKEND"
+#endif
 
 #define LOCK_TRANCHE		"meshhook_metrics"
 #define OBJECT_NAME_LENGTH	64
@@ -67,10 +77,11 @@ typedef struct FoundRegion
 	int			object;			/* which of the names, or -1 */
 	bool		mapped;			/* by mmap(), else palloc'd */
 	Size		bytes;
+	bool		unreadable[OBJECTS];	/* there is one of this name, and it stays */
 } FoundRegion;
 
 static int	current_object = -1;	/* -1: anonymous memory */
-static char complaint[256];
+static char complaint[512];
 
 /*
  * What the postmaster knows of its region by itself: after a crash not even
@@ -83,6 +94,19 @@ const char *
 mhm_region_complaint(void)
 {
 	return complaint[0] == '\0' ? NULL : complaint;
+}
+
+/* What status() is to say; the first trouble is the cause of others */
+static void
+complain(const char *format,...)
+{
+	va_list		arguments;
+
+	if (complaint[0] != '\0')
+		return;
+	va_start(arguments, format);
+	vsnprintf(complaint, sizeof(complaint), format, arguments);
+	va_end(arguments);
 }
 
 void
@@ -154,7 +178,7 @@ this_home(void)
 	uint64		identity[3];
 
 	if (stat(DataDir, &directory) != 0)
-		ereport(FATAL,
+		ereport(ERROR,
 				errcode_for_file_access(),
 				errmsg("could not stat data directory \"%s\": %m", DataDir));
 	identity[0] = (uint64) directory.st_dev;
@@ -182,12 +206,25 @@ remove_object(int which)
 				errmsg("could not remove shared memory object \"%s\": %m", name));
 }
 
+/* An object that is probably ours, and that we cannot look into now */
+static void
+pass_over(const char *name, const char *problem, bool *unreadable)
+{
+	complain("metrics in shared memory object \"%s\" were not found again: could not %s it: %m",
+			 name, problem);
+	ereport(WARNING,
+			errcode_for_file_access(),
+			errmsg("could not %s shared memory object \"%s\": %m", problem, name),
+			errdetail("The metrics in it are not used, and new ones are begun."));
+	*unreadable = true;
+}
+
 /*
  * Map an existing object, and tell its size; NULL when there is none.  Anybody
  * can make an object of any name: only one that is ours alone is looked at.
  */
 static MhmRegion *
-map_object(int which, Size *bytes)
+map_object(int which, Size *bytes, bool *unreadable)
 {
 	char		name[OBJECT_NAME_LENGTH];
 	struct stat status;
@@ -198,13 +235,13 @@ map_object(int which, Size *bytes)
 	fd = shm_open(name, O_RDWR, 0);
 	if (fd < 0)
 	{
-		/* Another user's is not ours; but what is ours must not be passed over */
-		int			level = errno == EACCES ? LOG : FATAL;
-
-		if (errno != ENOENT)
-			ereport(level,
+		/* Another user's is not ours, and nothing to complain of */
+		if (errno == EACCES)
+			ereport(LOG,
 					errcode_for_file_access(),
 					errmsg("could not open shared memory object \"%s\": %m", name));
+		else if (errno != ENOENT)
+			pass_over(name, "open", unreadable);
 		return NULL;
 	}
 	if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) ||
@@ -229,9 +266,10 @@ map_object(int which, Size *bytes)
 	*bytes = status.st_size;
 	memory = mmap(NULL, *bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (memory == MAP_FAILED)
-		ereport(FATAL,
-				errcode(ERRCODE_OUT_OF_MEMORY),
-				errmsg("could not map shared memory object \"%s\", which holds metrics: %m", name));
+	{
+		pass_over(name, "map", unreadable);
+		memory = NULL;
+	}
 	close(fd);
 	return memory;
 }
@@ -241,7 +279,7 @@ map_object(int which, Size *bytes)
  * page for which there is none later would be a SIGBUS.
  */
 static void *
-create_object(int which, Size bytes)
+create_object(int which, Size bytes, char *problem, Size problem_size)
 {
 	char		name[OBJECT_NAME_LENGTH];
 	void	   *memory = MAP_FAILED;
@@ -268,12 +306,9 @@ create_object(int which, Size bytes)
 			(void) shm_unlink(name);
 	}
 	if (memory != MAP_FAILED)
-	{
-		complaint[0] = '\0';
 		return memory;
-	}
 
-	snprintf(complaint, sizeof(complaint),
+	snprintf(problem, problem_size,
 			 "shared memory object of %zu bytes could not be made: %s", bytes, strerror(error));
 	ereport(WARNING,
 			errcode(ERRCODE_OUT_OF_MEMORY),
@@ -294,7 +329,7 @@ create_anonymous(Size bytes)
 							  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
 	if (memory == MAP_FAILED)
-		ereport(FATAL,
+		ereport(ERROR,
 				errcode(ERRCODE_OUT_OF_MEMORY),
 				errmsg("could not map %zu bytes of memory for meshhook_metrics: %m", bytes),
 				errhint("Lower meshhook_metrics.max_series and meshhook_metrics.max_histograms."));
@@ -319,42 +354,45 @@ is_trustworthy(MhmRegion *region, Size bytes, const char *where)
 	return problem == NULL;
 }
 
-/* Find what is left of an earlier run: in an object, else in the file */
+/* Take this one if it was made later than what was found so far */
+static void
+prefer_newer(FoundRegion *found, MhmRegion *region, Size bytes, int object)
+{
+	if (found->region == NULL || region->incarnation > found->region->incarnation)
+	{
+		if (found->mapped)
+			munmap(found->region, found->bytes);
+		found->region = region;
+		found->bytes = bytes;
+		found->object = object;
+		found->mapped = object >= 0;
+	}
+	else if (object >= 0)
+		munmap(region, bytes);
+}
+
+/* Find what is left of an earlier run: in an object, or in the file */
 static FoundRegion
 find_existing(void)
 {
-	FoundRegion found = {NULL, -1, false, 0};
-	MhmRegion  *mapped[OBJECTS];
-	Size		sizes[OBJECTS];
+	FoundRegion found = {NULL, -1, false, 0, {false}};
+	MhmRegion  *region;
+	Size		bytes;
+	char		problem[256] = "";
 
 	for (int which = 0; which < OBJECTS; which++)
 	{
-		mapped[which] = map_object(which, &sizes[which]);
-		if (mapped[which] != NULL &&
-			!is_trustworthy(mapped[which], sizes[which], "shared memory"))
-		{
-			munmap(mapped[which], sizes[which]);
-			mapped[which] = NULL;
-		}
-		if (mapped[which] != NULL &&
-			(found.region == NULL || mapped[which]->incarnation > found.region->incarnation))
-		{
-			found.region = mapped[which];
-			found.object = which;
-			found.mapped = true;
-			found.bytes = sizes[which];
-		}
+		region = map_object(which, &bytes, &found.unreadable[which]);
+		if (region != NULL && is_trustworthy(region, bytes, "shared memory"))
+			prefer_newer(&found, region, bytes, which);
+		else if (region != NULL)
+			munmap(region, bytes);
 	}
-	for (int which = 0; which < OBJECTS; which++)
-		if (mapped[which] != NULL && mapped[which] != found.region)
-			munmap(mapped[which], sizes[which]);
-	if (found.region == NULL)
-	{
-		MhmRegion  *saved = mhm_region_file_read(&found.bytes);
-
-		if (saved != NULL && is_trustworthy(saved, found.bytes, "file \"" MHM_REGION_FILE "\""))
-			found.region = saved;
-	}
+	region = mhm_region_file_read(&bytes, problem, sizeof(problem));
+	if (region != NULL && is_trustworthy(region, bytes, "file \"" MHM_REGION_FILE "\""))
+		prefer_newer(&found, region, bytes, -1);
+	if (problem[0] != '\0')
+		complain("saved metrics were not found again: %s", problem);
 	return found;
 }
 
@@ -380,51 +418,96 @@ identify(MhmRegion *region, const MhmRegion *continued)
 	region->home = this_home();
 	if (!pg_strong_random(&region->hash_seed, sizeof(region->hash_seed)) ||
 		!pg_strong_random(&region->region_id, sizeof(region->region_id)))
-		ereport(FATAL,
+		ereport(ERROR,
 				errcode(ERRCODE_INTERNAL_ERROR),
 				errmsg("could not generate a random number for meshhook_metrics"));
 	if (continued != NULL && continued->home == region->home)
 		region->region_id = continued->region_id;
+
+	/* Later than what it continues, and than what could not be looked into */
+	region->incarnation = (uint64) GetCurrentTimestamp();
+	if (continued != NULL)
+		region->incarnation = Max(region->incarnation, continued->incarnation + 1);
+}
+
+/*
+ * A copied directory: what the other server had not stored is noted as pending
+ * in that one's next flush.  Where that cannot be noted it is given up here:
+ * rather lost than counted twice.
+ */
+static void
+inherit(uint64 region_id)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		mhm_journal_inherit(region_id);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		ereport(WARNING,
+				errcode(error->sqlerrcode),
+				errmsg("metrics that the server from which this data directory was copied had not stored are not stored here: %s",
+					   error->message));
+		mhm_flush_give_up_unstored();
+	}
+	PG_END_TRY();
+}
+
+/* Make an object under one of the names; -1 when it cannot be had */
+static int
+create_any_object(const FoundRegion *found, Size bytes, MhmRegion **region)
+{
+	char		problem[256] = "";
+
+	for (int i = 0; i < OBJECTS; i++)
+	{
+		int			which = (found->object + 1 + i) % OBJECTS;
+
+		/* What is there may still be wanted; somebody else's is in the way of its name only */
+		if (found->unreadable[which] || (found->mapped && which == found->object))
+			continue;
+		*region = create_object(which, bytes, problem, sizeof(problem));
+		if (*region != NULL)
+			return which;
+	}
+	complain("%s", problem[0] != '\0' ? problem : "no name is left for a shared memory object");
+	return -1;
 }
 
 /* Make a region of a geometry, and fill it with what there was */
 static void
-make_region(const MhmGeometry *geometry, const FoundRegion *found)
+make_region(const MhmGeometry *geometry, const FoundRegion *found, bool lasting)
 {
 	Size		bytes = mhm_region_size(geometry);
-	int			which = (found->object + 1) % OBJECTS;
-	MhmRegion  *region = create_object(which, bytes);
+	MhmRegion  *region = NULL;
+	int			which = lasting ? create_any_object(found, bytes, &region) : -1;
 	const char *problem;
 
-	/* Somebody else's object may be in the way of one name */
-	if (region == NULL && !found->mapped)
-	{
-		which = (which + 1) % OBJECTS;
-		region = create_object(which, bytes);
-	}
-
-	if (region == NULL && found->mapped)
+	if (lasting && which < 0 && found->mapped)
 	{
 		/* Rather the size that it has than memory that does not last */
 		use_region(found->region, found->bytes, found->object);
 		return;
 	}
-	if (region == NULL)
-	{
+	if (which < 0)
 		region = create_anonymous(bytes);
-		which = -1;
-	}
 	mhm_region_format(region, geometry);
 	identify(region, found->region);
 	problem = mhm_region_recover();
 	if (problem != NULL)
-		elog(FATAL, "new metrics region cannot be used: %s", problem);
+		elog(ERROR, "new metrics region cannot be used: %s", problem);
 	if (found->region != NULL)
 	{
-		region->incarnation = found->region->incarnation + 1;
 		mhm_region_import(found->region, region);
 		if (found->region->region_id != region->region_id)
-			mhm_journal_inherit(found->region->region_id);
+			inherit(found->region->region_id);
 	}
 
 	/* From here on it counts, whoever is killed */
@@ -455,14 +538,29 @@ save_at_exit(int code, Datum arg)
 				errmsg("metrics stay in shared memory until the next start of this server"));
 }
 
+/* What was found and is not used any more may not be found again */
+static void
+clear_away(const FoundRegion *found)
+{
+	bool		cleared = true;
+
+	for (int which = 0; which < OBJECTS; which++)
+		if (which != current_object && !found->unreadable[which])
+			remove_object(which);
+	/* Anonymous memory may be lost: then an old state is better than none */
+	if (found->region == NULL)
+		cleared = mhm_region_file_set_aside();
+	else if (current_object >= 0)
+		cleared = mhm_region_file_remove();
+	if (!cleared)
+		complain("file \"%s\" is in the way, metrics cannot be saved when the server stops",
+				 MHM_REGION_FILE);
+}
+
 /* Get the region at the start of a server */
 static void
 begin_region(void)
 {
-	MemoryContext temporary = AllocSetContextCreate(CurrentMemoryContext,
-													"meshhook_metrics start",
-													ALLOCSET_DEFAULT_SIZES);
-	MemoryContext before = MemoryContextSwitchTo(temporary);
 	FoundRegion found = find_existing();
 	MhmGeometry geometry = wanted_geometry(found.region);
 
@@ -470,29 +568,30 @@ begin_region(void)
 		use_region(found.region, found.bytes, found.object);
 	else
 	{
-		make_region(&geometry, &found);
+		make_region(&geometry, &found, true);
 		if (found.mapped && mhm_region != found.region)
 			munmap(found.region, found.bytes);
 	}
+	clear_away(&found);
+}
 
-	/* What is not current is older, and may not be found again */
-	for (int which = 0; which < OBJECTS; which++)
-		if (which != current_object)
-			remove_object(which);
-	/* Anonymous memory may be lost: then an old state is better than none */
-	if (found.region == NULL)
-		mhm_region_file_set_aside();
-	else if (current_object >= 0)
-		mhm_region_file_remove();
-	MemoryContextSwitchTo(before);
-	MemoryContextDelete(temporary);
+/* Where that fails: an empty one that touches nothing of what there is */
+static void
+begin_anew(void)
+{
+	FoundRegion nothing = {NULL, -1, false, 0, {false}};
+	MhmGeometry geometry = wanted_geometry(NULL);
+
+	make_region(&geometry, &nothing, false);
+	(void) mhm_region_file_set_aside();
 }
 
 /* After a crash of a process: nobody else uses the region now */
 static void
 resume_region(void)
 {
-	FoundRegion nothing = {NULL, current_object, false, 0};
+	FoundRegion nothing = {NULL, current_object, false, 0, {false}};
+	MhmRegion  *before = mhm_region;
 	MhmGeometry geometry;
 	const char *problem;
 
@@ -508,12 +607,52 @@ resume_region(void)
 	ereport(LOG,
 			errcode(ERRCODE_DATA_CORRUPTED),
 			errmsg("metrics are reset after a crash, since %s", problem));
-	munmap(mhm_region, current_bytes);
 	complaint[0] = '\0';
+	mhm_region = NULL;
+	munmap(before, current_bytes);
 	geometry = wanted_geometry(NULL);
-	make_region(&geometry, &nothing);
-	if (nothing.object >= 0)
+	make_region(&geometry, &nothing, true);
+	if (nothing.object >= 0 && nothing.object != current_object)
 		remove_object(nothing.object);
+}
+
+/* Do it; false after a warning, with nothing mapped */
+static bool
+succeeds(void (*work) (void), const char *consequence)
+{
+	MemoryContext before = CurrentMemoryContext;
+	MemoryContext temporary = AllocSetContextCreate(before, "meshhook_metrics start",
+													ALLOCSET_DEFAULT_SIZES);
+	bool		exit_on_any_error = ExitOnAnyError;
+	volatile bool done = false;
+
+	/* An error is one of metrics only, not of the server */
+	ExitOnAnyError = false;
+	PG_TRY();
+	{
+		MemoryContextSwitchTo(temporary);
+		work();
+		done = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(temporary);
+		error = CopyErrorData();
+		FlushErrorState();
+		mhm_region = NULL;
+		complain("%s", error->message);
+		ereport(WARNING,
+				errcode(error->sqlerrcode),
+				errmsg("%s: %s", consequence, error->message),
+				error->hint == NULL ? 0 : errhint("%s", error->hint));
+	}
+	PG_END_TRY();
+	ExitOnAnyError = exit_on_any_error;
+	MemoryContextSwitchTo(before);
+	MemoryContextDelete(temporary);
+	return done;
 }
 
 /*
@@ -525,8 +664,9 @@ mhm_region_startup(void)
 {
 	mhm_registry_lock = &GetNamedLWLockTranche(LOCK_TRANCHE)->lock;
 	if (mhm_region == NULL)
-		begin_region();
-	else
-		resume_region();
+		complaint[0] = '\0';
+	if (!succeeds(mhm_region == NULL ? begin_region : resume_region,
+				  "metrics begin anew, in memory of the server process"))
+		(void) succeeds(begin_anew, "metrics are not recorded until the server is started again");
 	on_shmem_exit(save_at_exit, (Datum) 0);
 }

@@ -4,11 +4,12 @@
  *	  The shared region: its layout, and how it outlives processes.
  *
  * One contiguous piece of memory, addressed by offsets and indexes only, in
- * this order: header, stripes, metrics, series, tenant buckets, hash heads,
- * cells (one array a stripe), histogram bodies, string chunks.
+ * this order: header, stripes, metrics, series, tenants, which series a tenant
+ * has, hash heads, cells (one array a stripe), histogram bodies, string chunks.
  *
  * Who may write what:
- *	  header, metrics, series keys, chains, chunks	  the registry lock, exclusive
+ *	  header, metrics, series keys, tenants, chains,
+ *	  chunks										  the registry lock, exclusive
  *	  cells, a stripe's intent and discards			  the holder of that stripe
  *	  series' atomics, histogram counts				  anybody, atomically, while
  *													  holding any stripe
@@ -25,11 +26,10 @@
 #include "utils/uuid.h"
 
 #define MHM_REGION_MAGIC			UINT64CONST(0x4E4F494745524D48) /* "HMREGION" */
-#define MHM_LAYOUT_VERSION			2
+#define MHM_LAYOUT_VERSION			3
 
 #define MHM_NONE					PG_UINT32_MAX	/* no index */
 #define MHM_CHUNK_PAYLOAD			28
-#define MHM_TENANT_BUCKETS			2048
 
 /* Of the chunks, so many are for the texts of each metric */
 #define MHM_CHUNKS_PER_METRIC		2
@@ -57,8 +57,11 @@ typedef enum MhmDiscardReason
 
 #define MHM_DISCARD_REASONS			8
 
-/* A string in the chunk store; {MHM_NONE, 0} when empty */
-typedef struct MhmString
+/*
+ * A string in the chunk store; {MHM_NONE, 0} when empty.  Aligned so that one
+ * store replaces it.
+ */
+typedef struct pg_attribute_aligned(8) MhmString
 {
 	uint32		chunk;
 	uint32		length;
@@ -173,26 +176,28 @@ typedef union MhmStripePadded
 	char		pad[PG_CACHE_LINE_SIZE * 2];
 } MhmStripePadded;
 
-/* A tenant whose series were counted and found to be at a limit */
-typedef struct MhmTenantLimit
+/* A tenant that has series, or a quota of its own */
+typedef struct MhmTenant
 {
-	pg_uuid_t	tenant;
-	TimestampTz counted_at;
-	uint32		limit;			/* 0: nobody was, or a series has gone since */
-} MhmTenantLimit;
+	pg_uuid_t	id;
+	uint32		next;			/* in its hash chain, or in the free list */
+	uint32		quota;			/* its own, or MHM_NONE */
+	uint32		series;			/* ordinary ones */
+	uint32		overflow_series;
+	uint32		overflow_histograms;	/* ... that are histograms */
+	uint32		hand;			/* one of its ordinary series, all of which are
+								 * in a ring: the next one that is asked to
+								 * give way */
+	uint32		asked;			/* so many in a row did not */
+	uint32		asked_all_at;	/* second in which all of them had been asked */
+} MhmTenant;
 
-/*
- * How many series the tenants have that hash here, an upper bound for each of
- * them: below a limit nothing needs to be counted.
- */
-typedef struct MhmTenantBucket
+/* A series' neighbours in the ring of its tenant's ordinary series */
+typedef struct MhmTenantLink
 {
-	uint32		total;			/* ordinary series */
-	uint32		overflow_total;
-	MhmTenantLimit quota;
-	MhmTenantLimit overflow;	/* its share of overflow series */
-	MhmTenantLimit overflow_histograms; /* ... of those that are histograms */
-} MhmTenantBucket;
+	uint32		next;
+	uint32		previous;
+} MhmTenantLink;
 
 typedef struct MhmGeometry
 {
@@ -236,14 +241,20 @@ typedef struct MhmRegion
 	uint32		used_overflow_histograms;
 	uint32		used_metrics;
 	uint32		used_chunks;
+	uint32		used_quotas;	/* tenants with a quota of their own */
 	uint32		free_series;
 	uint32		free_histogram;
 	uint32		free_metric;
 	uint32		free_chunk;
+	uint32		free_tenant;
 
 	/* Moves when room appears: then overflowing samples try again */
 	pg_atomic_uint32 room_epoch;
-	TimestampTz last_retirement;
+
+	/* Series that are asked to give way when the region is full */
+	uint32		hand;			/* the next one */
+	uint32		asked;			/* so many in a row did not */
+	TimestampTz last_retirement;	/* when all had been asked */
 } MhmRegion;
 
 /* This process's view of the region; NULL where there is none */
@@ -251,7 +262,9 @@ extern PGDLLEXPORT MhmRegion *mhm_region;
 extern PGDLLEXPORT MhmStripePadded *mhm_stripes;
 extern PGDLLEXPORT MhmMetric *mhm_metrics;
 extern PGDLLEXPORT MhmSeries *mhm_series;
-extern PGDLLEXPORT MhmTenantBucket *mhm_tenant_buckets;
+extern PGDLLEXPORT MhmTenant *mhm_tenants;
+extern PGDLLEXPORT MhmTenantLink *mhm_tenant_links;
+extern PGDLLEXPORT uint32 *mhm_tenant_heads;
 extern PGDLLEXPORT uint32 *mhm_series_heads;
 extern PGDLLEXPORT uint32 *mhm_metric_heads;
 extern PGDLLEXPORT MhmCell *mhm_cells;
@@ -287,19 +300,21 @@ mhm_bits_of_float8(double value)
 extern void mhm_region_request(void);
 extern void mhm_region_startup(void);
 
-/* Why the region is not as the settings want it, or NULL when it is */
+/* Why the region is not as it should be, or is not there; NULL when all is well */
 extern const char *mhm_region_complaint(void);
 
 /* The file of a server that is stopped (regionfile.c); relative to its data directory */
 #define MHM_REGION_FILE		"pg_stat/meshhook_metrics.region"
 
-extern MhmRegion *mhm_region_file_read(Size *bytes);
+extern MhmRegion *mhm_region_file_read(Size *bytes, char *problem, Size problem_size);
 extern bool mhm_region_file_write(const MhmRegion *region, Size bytes);
-extern void mhm_region_file_remove(void);
-extern void mhm_region_file_set_aside(void);
+extern bool mhm_region_file_remove(void);
+extern bool mhm_region_file_set_aside(void);
 
 /* Laying out (regionlayout.c) */
 extern Size mhm_region_size(const MhmGeometry *geometry);
+extern PGDLLEXPORT uint32 mhm_tenant_slots(const MhmGeometry *geometry);
+extern uint32 mhm_quota_slots(const MhmGeometry *geometry);
 extern void mhm_region_format(MhmRegion *region, const MhmGeometry *geometry);
 extern void mhm_region_map(MhmRegion *region);
 extern const char *mhm_region_header_problem(const MhmRegion *region, Size bytes,

@@ -23,50 +23,66 @@
 #define SAVED_FILE_NEW		MHM_REGION_FILE ".new"
 #define SAVED_FILE_BAD		MHM_REGION_FILE ".bad"
 
-/* Read the file into memory of the caller's context; NULL when it is no good */
-MhmRegion *
-mhm_region_file_read(Size *bytes)
+/* Read what the file should have, or say why not */
+static bool
+read_bytes(int fd, char *to, Size bytes, char *problem, Size problem_size)
+{
+	while (bytes > 0)
+	{
+		ssize_t		got = read(fd, to, bytes);
+
+		if (got <= 0)
+		{
+			snprintf(problem, problem_size,
+					 got < 0 ? "could not read file \"%s\": %m" : "file \"%s\" ends too soon",
+					 MHM_REGION_FILE);
+			return false;
+		}
+		to += got;
+		bytes -= got;
+	}
+	return true;
+}
+
+/* What was written is not what is there now */
+static void
+report_damage(void)
+{
+	ereport(LOG,
+			errcode(ERRCODE_DATA_CORRUPTED),
+			errmsg("saved metrics in file \"%s\" are damaged and are not used", MHM_REGION_FILE),
+			errdetail("The file is kept as \"%s\".", SAVED_FILE_BAD));
+}
+
+static MhmRegion *
+read_file(int fd, Size *bytes, char *problem, Size problem_size)
 {
 	struct stat status;
 	MhmRegion  *region;
 	pg_crc32c	computed;
 	pg_crc32c	stored;
-	int			fd = OpenTransientFile(MHM_REGION_FILE, O_RDONLY | PG_BINARY);
 
-	if (fd < 0)
+	if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode))
 	{
-		if (errno != ENOENT)
-			ereport(LOG,
-					errcode_for_file_access(),
-					errmsg("could not open file \"%s\": %m", MHM_REGION_FILE));
+		snprintf(problem, problem_size, "\"%s\" is not a file", MHM_REGION_FILE);
 		return NULL;
 	}
-	if (fstat(fd, &status) != 0 || status.st_size < (off_t) (sizeof(MhmRegion) + sizeof(stored)))
+	if (status.st_size < (off_t) (sizeof(MhmRegion) + sizeof(stored)))
 	{
-		ereport(LOG,
-				errcode(ERRCODE_DATA_CORRUPTED),
-				errmsg("saved metrics in file \"%s\" are damaged and are not used", MHM_REGION_FILE));
-		CloseTransientFile(fd);
+		report_damage();
 		return NULL;
 	}
 	*bytes = status.st_size - sizeof(stored);
-	region = palloc_extended(status.st_size, MCXT_ALLOC_HUGE);
-	for (Size done = 0; done < (Size) status.st_size;)
+	region = AllocHugeSizeIsValid(status.st_size) ?
+		palloc_extended(status.st_size, MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM) : NULL;
+	if (region == NULL)
 	{
-		ssize_t		got = read(fd, (char *) region + done, status.st_size - done);
-
-		if (got <= 0)
-		{
-			ereport(LOG,
-					errcode_for_file_access(),
-					got < 0 ? errmsg("could not read file \"%s\": %m", MHM_REGION_FILE) :
-					errmsg("file \"%s\" ends too soon", MHM_REGION_FILE));
-			CloseTransientFile(fd);
-			return NULL;
-		}
-		done += got;
+		snprintf(problem, problem_size, "there is no memory to read file \"%s\" of %lld bytes",
+				 MHM_REGION_FILE, (long long) status.st_size);
+		return NULL;
 	}
-	CloseTransientFile(fd);
+	if (!read_bytes(fd, (char *) region, status.st_size, problem, problem_size))
+		return NULL;
 
 	INIT_CRC32C(computed);
 	COMP_CRC32C(computed, region, *bytes);
@@ -74,11 +90,36 @@ mhm_region_file_read(Size *bytes)
 	memcpy(&stored, (char *) region + *bytes, sizeof(stored));
 	if (!EQ_CRC32C(computed, stored))
 	{
-		ereport(LOG,
-				errcode(ERRCODE_DATA_CORRUPTED),
-				errmsg("saved metrics in file \"%s\" are damaged and are not used", MHM_REGION_FILE));
+		report_damage();
 		return NULL;
 	}
+	return region;
+}
+
+/*
+ * Read the file into memory of the caller's context; NULL when there is none or
+ * it is no good.  A problem is told that is one of the file system.
+ */
+MhmRegion *
+mhm_region_file_read(Size *bytes, char *problem, Size problem_size)
+{
+	MhmRegion  *region = NULL;
+
+	/* Whatever is there: a pipe must not keep us waiting */
+	int			fd = OpenTransientFile(MHM_REGION_FILE, O_RDONLY | O_NONBLOCK | PG_BINARY);
+
+	if (fd >= 0)
+	{
+		region = read_file(fd, bytes, problem, problem_size);
+		CloseTransientFile(fd);
+	}
+	else if (errno != ENOENT)
+		snprintf(problem, problem_size, "could not open file \"%s\": %m", MHM_REGION_FILE);
+	if (problem[0] != '\0')
+		ereport(WARNING,
+				errcode(ERRCODE_IO_ERROR),
+				errmsg("saved metrics are not used: %s", problem),
+				errdetail("It is kept as \"%s\".", SAVED_FILE_BAD));
 	return region;
 }
 
@@ -129,21 +170,25 @@ mhm_region_file_write(const MhmRegion *region, Size bytes)
 }
 
 /* What was in the file is in use: nobody may find it again */
-void
+bool
 mhm_region_file_remove(void)
 {
-	if (unlink(MHM_REGION_FILE) != 0 && errno != ENOENT)
-		ereport(LOG,
-				errcode_for_file_access(),
-				errmsg("could not remove file \"%s\": %m", MHM_REGION_FILE));
+	if (unlink(MHM_REGION_FILE) == 0 || errno == ENOENT)
+		return true;
+	ereport(WARNING,
+			errcode_for_file_access(),
+			errmsg("could not remove file \"%s\": %m", MHM_REGION_FILE));
+	return false;
 }
 
 /* What is in the file, if there is one, is no good: keep it out of the way */
-void
+bool
 mhm_region_file_set_aside(void)
 {
-	if (rename(MHM_REGION_FILE, SAVED_FILE_BAD) != 0 && errno != ENOENT)
-		ereport(LOG,
-				errcode_for_file_access(),
-				errmsg("could not rename file \"%s\" to \"%s\": %m", MHM_REGION_FILE, SAVED_FILE_BAD));
+	if (rename(MHM_REGION_FILE, SAVED_FILE_BAD) == 0 || errno == ENOENT)
+		return true;
+	ereport(WARNING,
+			errcode_for_file_access(),
+			errmsg("could not rename file \"%s\" to \"%s\": %m", MHM_REGION_FILE, SAVED_FILE_BAD));
+	return false;
 }

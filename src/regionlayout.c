@@ -18,7 +18,9 @@ MhmRegion  *mhm_region = NULL;
 MhmStripePadded *mhm_stripes = NULL;
 MhmMetric  *mhm_metrics = NULL;
 MhmSeries  *mhm_series = NULL;
-MhmTenantBucket *mhm_tenant_buckets = NULL;
+MhmTenant  *mhm_tenants = NULL;
+MhmTenantLink *mhm_tenant_links = NULL;
+uint32	   *mhm_tenant_heads = NULL;
 uint32	   *mhm_series_heads = NULL;
 uint32	   *mhm_metric_heads = NULL;
 MhmCell    *mhm_cells = NULL;
@@ -29,12 +31,18 @@ StaticAssertDecl(sizeof(MhmSeries) == 128, "a series is two cache lines");
 StaticAssertDecl(sizeof(MhmChunk) == 32, "a chunk is half a cache line");
 StaticAssertDecl(sizeof(MhmStripe) <= sizeof(MhmStripePadded), "a stripe has its lines to itself");
 
+#ifndef MHM_LEAST_QUOTAS
+#define MHM_LEAST_QUOTAS	16384
+#endif
+
 typedef struct RegionOffsets
 {
 	Size		stripes;
 	Size		metrics;
 	Size		series;
-	Size		tenant_buckets;
+	Size		tenants;
+	Size		tenant_links;
+	Size		tenant_heads;
 	Size		series_heads;
 	Size		metric_heads;
 	Size		cells;
@@ -42,6 +50,20 @@ typedef struct RegionOffsets
 	Size		chunks;
 	Size		end;
 } RegionOffsets;
+
+/* So many tenants may have a quota of their own, whether they have series or not */
+uint32
+mhm_quota_slots(const MhmGeometry *g)
+{
+	return Max(g->max_series / 8, MHM_LEAST_QUOTAS);
+}
+
+/* Each series may be another tenant's */
+uint32
+mhm_tenant_slots(const MhmGeometry *g)
+{
+	return g->series_slots + mhm_quota_slots(g);
+}
 
 /* Take room for count parts of the given size, on a line of its own */
 static Size
@@ -62,7 +84,9 @@ region_offsets(const MhmGeometry *g)
 	offsets.stripes = place(&end, g->stripes, sizeof(MhmStripePadded));
 	offsets.metrics = place(&end, g->metric_slots, sizeof(MhmMetric));
 	offsets.series = place(&end, g->series_slots, sizeof(MhmSeries));
-	offsets.tenant_buckets = place(&end, MHM_TENANT_BUCKETS, sizeof(MhmTenantBucket));
+	offsets.tenants = place(&end, mhm_tenant_slots(g), sizeof(MhmTenant));
+	offsets.tenant_links = place(&end, g->series_slots, sizeof(MhmTenantLink));
+	offsets.tenant_heads = place(&end, g->series_heads, sizeof(uint32));
 	offsets.series_heads = place(&end, g->series_heads, sizeof(uint32));
 	offsets.metric_heads = place(&end, g->metric_heads, sizeof(uint32));
 	offsets.cells = place(&end, (Size) g->stripes * g->series_slots, sizeof(MhmCell));
@@ -89,7 +113,8 @@ struct_sizes(void)
 	sum = sum * 31 + sizeof(MhmStripePadded);
 	sum = sum * 31 + sizeof(MhmMetric);
 	sum = sum * 31 + sizeof(MhmSeries);
-	sum = sum * 31 + sizeof(MhmTenantBucket);
+	sum = sum * 31 + sizeof(MhmTenant);
+	sum = sum * 31 + sizeof(MhmTenantLink);
 	sum = sum * 31 + sizeof(MhmCell);
 	sum = sum * 31 + sizeof(MhmChunk);
 	sum = sum * 31 + sizeof(MhmHistogramBody);
@@ -107,7 +132,9 @@ mhm_region_map(MhmRegion *region)
 	mhm_stripes = (MhmStripePadded *) (base + offsets.stripes);
 	mhm_metrics = (MhmMetric *) (base + offsets.metrics);
 	mhm_series = (MhmSeries *) (base + offsets.series);
-	mhm_tenant_buckets = (MhmTenantBucket *) (base + offsets.tenant_buckets);
+	mhm_tenants = (MhmTenant *) (base + offsets.tenants);
+	mhm_tenant_links = (MhmTenantLink *) (base + offsets.tenant_links);
+	mhm_tenant_heads = (uint32 *) (base + offsets.tenant_heads);
 	mhm_series_heads = (uint32 *) (base + offsets.series_heads);
 	mhm_metric_heads = (uint32 *) (base + offsets.metric_heads);
 	mhm_cells = (MhmCell *) (base + offsets.cells);

@@ -20,7 +20,9 @@
 #include "collect.h"
 #include "labels.h"
 #include "registry.h"
+#include "retire.h"
 #include "stringstore.h"
+#include "tenant.h"
 
 /* Marks of what a string or a series has been seen to use */
 typedef struct Claims
@@ -71,7 +73,7 @@ claim_series(Claims *claims, MhmSeries *series)
 
 	if (series->metric >= mhm_region->geometry.metric_slots ||
 		!mhm_metrics[series->metric].live ||
-		mhm_metrics[series->metric].kind != series->kind ||
+		mhm_metrics[series->metric].kind != series->kind || series->overflow > true ||
 		(series->histogram != MHM_NONE) != (series->kind == MHM_HISTOGRAM))
 		return false;
 	if (series->histogram != MHM_NONE)
@@ -213,7 +215,8 @@ derive_series_chains(void)
 
 	region->used_series = region->used_overflow_series = 0;
 	region->used_histograms = region->used_overflow_histograms = 0;
-	memset(mhm_tenant_buckets, 0, sizeof(MhmTenantBucket) * MHM_TENANT_BUCKETS);
+	region->hand = region->asked = 0;
+	mhm_tenants_clear();
 	for (uint32 i = 0; i < g->series_heads; i++)
 		mhm_series_heads[i] = MHM_NONE;
 	for (uint32 i = 0; i < g->series_slots; i++)
@@ -235,15 +238,14 @@ derive_series_chains(void)
 		if (series->overflow)
 		{
 			region->used_overflow_series++;
-			mhm_tenant_bucket(&series->tenant)->overflow_total++;
 			region->used_overflow_histograms += (series->histogram != MHM_NONE);
 		}
 		else
 		{
 			region->used_series++;
 			region->used_histograms += (series->histogram != MHM_NONE);
-			mhm_tenant_bucket(&series->tenant)->total++;
 		}
+		mhm_tenant_count(i);
 	}
 }
 
@@ -329,7 +331,7 @@ import_series(const MhmCollectedSeries *from, const MhmSeries *raw,
 	key.labels_length = from->labels_length;
 	number = mhm_registry_add(&key, metric_number, from->overflow);
 	if (number == MHM_NONE)
-		elog(FATAL, "no room for a series in a region that was made to hold it");
+		elog(ERROR, "no room for a series in a region that was made to hold it");
 
 	series = &mhm_series[number];
 	mhm_cell(0, number)->count = from->totals.count;
@@ -381,7 +383,7 @@ mhm_region_import(MhmRegion *source, MhmRegion *target)
 
 		if (mhm_metric_create(from->name, from->name_length, from->kind,
 							  &numbers[i], &conflict) != MHM_FOUND)
-			elog(FATAL, "no room for a metric in a region that was made to hold it");
+			elog(ERROR, "no room for a metric in a region that was made to hold it");
 		metric = &mhm_metrics[numbers[i]];
 		metric->min_exponent = from->min_exponent;
 		metric->described = from->described;

@@ -44,9 +44,6 @@ extern MhmFindResult mhm_registry_find(const MhmKey *key, MhmKind kind,
 									   MhmTarget *target, MhmConflict *conflict);
 extern MhmFindResult mhm_registry_kind_fits(const MhmKey *key, MhmKind kind, MhmConflict *conflict);
 extern uint32 mhm_registry_locate(const MhmKey *key, bool overflow);
-extern int64 mhm_registry_reset(const char *metric, uint32 metric_length,
-								const pg_uuid_t *tenant);
-extern PGDLLEXPORT uint32 mhm_registry_retire_idle(TimestampTz idle_since);
 extern const char *mhm_kind_name(MhmKind kind);
 
 /* metrics.c */
@@ -84,8 +81,9 @@ extern uint32 mhm_metric_hash(const char *name, uint32 length);
 /* For recovery, which derives chains and counts anew (regionrecover.c) */
 extern uint32 mhm_series_hash(const pg_uuid_t *tenant, uint32 metric, bool overflow,
 							  const char *labels, uint32 labels_length);
-extern MhmTenantBucket *mhm_tenant_bucket(const pg_uuid_t *tenant);
-extern void mhm_series_settle_generation(MhmSeries *series);
 extern uint32 mhm_registry_add(const MhmKey *key, uint32 metric, bool overflow);
+
+/* For retirement (retire.c) */
+extern void mhm_registry_remove(uint32 series);
 
 #endif							/* MHM_REGISTRY_H */

@@ -12,8 +12,10 @@
  */
 #include "postgres.h"
 
+#include "anyencoding.h"
 #include "catalog/pg_authid.h"
 #include "commands/dbcommands.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "require.h"
 #include "settings.h"
@@ -50,6 +52,16 @@ mhm_check_call_slowly(FunctionCallInfo fcinfo, int arguments, int level)
 				errmsg("function of meshhook_metrics is declared with %d arguments, not %d",
 					   PG_NARGS(), arguments),
 				errhint("The library is of another version than the extension: run ALTER EXTENSION meshhook_metrics UPDATE."));
+	if (mhm_region == NULL && mhm_region_complaint() != NULL)
+	{
+		ereport(level,
+				errcode(ERRCODE_OUT_OF_MEMORY),
+				errmsg("meshhook_metrics has no memory to record in"),
+				errdetail("When the server started: %s",
+						  mhm_text_in_my_encoding(mhm_region_complaint(), PG_SQL_ASCII)),
+				errhint("Mend that, or lower meshhook_metrics.max_series and meshhook_metrics.max_histograms, and restart the server."));
+		return false;
+	}
 	if (mhm_region == NULL)
 		report_missing_preload();
 

@@ -102,6 +102,18 @@ assign_tenant(const char *newval, void *extra)
 		memset(&session_tenant, 0, sizeof(session_tenant));
 }
 
+/* PostgreSQL cuts a longer name where it creates a database, and nowhere else */
+static bool
+check_database(char **newval, void **extra, GucSource source)
+{
+	if (strlen(*newval) < NAMEDATALEN)
+		return true;
+	GUC_check_errdetail("\"%s\" has %zu bytes; a database's name has at most %d.",
+						*newval, strlen(*newval), NAMEDATALEN - 1);
+	GUC_check_errhint("Set it to the name as pg_database has it.");
+	return false;
+}
+
 static void
 assign_database(const char *newval, void *extra)
 {
@@ -122,7 +134,7 @@ mhm_settings_define(bool preloading)
 								   "In other databases only superusers may.",
 								   &mhm_database,
 								   "postgres",
-								   PGC_SIGHUP, 0, NULL, assign_database, NULL);
+								   PGC_SIGHUP, 0, check_database, assign_database, NULL);
 		DefineCustomIntVariable("meshhook_metrics.max_series",
 								"How many series shared memory holds.",
 								"Further ones are counted in their metric's overflow series.",

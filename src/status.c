@@ -14,9 +14,11 @@
 #include "access/htup_details.h"
 #include "access/xlog.h"
 #include "accumulate.h"
+#include "anyencoding.h"
 #include "catalog/namespace.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "require.h"
 #include "status.h"
 #include "utils/builtins.h"
@@ -101,15 +103,18 @@ discarded_jsonb(const uint64 *discarded)
 }
 
 /* What is wrong now, worst first; NULL when nothing is */
-static const char *
+static char *
 current_problem(const MhmWorkerReport *worker)
 {
 	if (mhm_region_complaint() != NULL)
-		return mhm_region_complaint();
+		return mhm_text_in_my_encoding(mhm_region_complaint(), PG_SQL_ASCII);
 	if (worker->last_error[0] != '\0')
-		return worker->last_error;
+		return mhm_text_in_my_encoding(worker->last_error, worker->error_encoding);
 	if (worker->pid == 0 && !RecoveryInProgress())
-		return "the flush worker is not running";
+		return pstrdup("the flush worker is not running");
+	if (worker->quotas_left_out)
+		return psprintf("there is room for quotas of %u tenants, and the table settings has more: those after them, in the order of tenant_id, have that of max_series_per_tenant; raise max_series, or delete some",
+						mhm_quota_slots(&mhm_region->geometry));
 	return NULL;
 }
 
@@ -117,7 +122,7 @@ static void
 show_worker(Datum *values, bool *nulls)
 {
 	static MhmWorkerReport worker;
-	const char *problem;
+	char	   *problem;
 
 	mhm_worker_report(&worker);
 	values[STATUS_WORKER_PID] = Int32GetDatum(worker.pid);
@@ -169,6 +174,13 @@ mhm_status(PG_FUNCTION_ARGS)
 			nulls[i] = false;
 		nulls[STATUS_DISCARDED] = false;
 		show_worker(values, nulls);
+	}
+	else if (mhm_region_complaint() != NULL)
+	{
+		values[STATUS_PRELOADED] = BoolGetDatum(true);
+		values[STATUS_LAST_ERROR] =
+			CStringGetTextDatum(mhm_text_in_my_encoding(mhm_region_complaint(), PG_SQL_ASCII));
+		nulls[STATUS_LAST_ERROR] = false;
 	}
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(tuple_desc, values, nulls)));
 }

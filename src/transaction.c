@@ -11,6 +11,9 @@
  * The samples are a stack in order of recording.  Whatever a subtransaction
  * and its committed children recorded lies above the height at which it
  * began, so that a rollback to a savepoint cuts the stack at that height.
+ * Increments of one series within one subtransaction are one sample.  The others
+ * are held one by one, since min, max and buckets want each of them; how many a
+ * transaction holds is bounded, and with that the time that its commit takes.
  *
  * A backend that is killed between its commit record and the callback loses
  * what it held here; that is the price of waiting for the commit.
@@ -22,6 +25,7 @@
 #include "access/parallel.h"
 #include "access/xact.h"
 #include "labels.h"
+#include "settings.h"
 #include "transaction.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -44,6 +48,7 @@ typedef struct PendingSeries
 	PendingTag	tag;
 	MhmTarget	target;			/* renewed when the series retires */
 	MhmKind		kind;
+	Size		last_inc;		/* its newest increment's place in the stack, and 1 */
 	MhmKey		key;
 } PendingSeries;
 
@@ -136,8 +141,26 @@ copy_key(const MhmSampleKey *key, MhmKey *copy)
 	copy->labels = memory;
 }
 
+/* So many samples are held back, 32 MB; a commit counts them in some 0.1 s */
+#define MOST_SAMPLES			1000000
+
 /* Largest sum of increments that are held back as one */
 #define LARGEST_MERGED_VALUE	1e300
+
+/*
+ * The increment of a series that another one can be added to: of the current
+ * subtransaction.  A rollback to a savepoint may have cut it off the stack.
+ */
+static PendingSample *
+increment_of(PendingSeries *series)
+{
+	PendingSample *sample;
+
+	if (series->last_inc <= savepoints[savepoints_used - 1].height || series->last_inc > samples_used)
+		return NULL;
+	sample = &samples[series->last_inc - 1];
+	return sample->series == series ? sample : NULL;
+}
 
 /* Hold a sample back until the commit */
 void
@@ -167,22 +190,28 @@ mhm_transaction_add(const MhmSampleKey *key, const MhmTarget *target,
 		series = hash_search(pending_series, &tag, HASH_ENTER, &found);
 		series->target = *target;
 		series->key = copy;
+		series->last_inc = 0;
 		series->kind = operation == MHM_INC ? MHM_COUNTER :
 			operation == MHM_OBSERVE ? MHM_HISTOGRAM : MHM_GAUGE;
 	}
 
-	/* Increments in a row are one, within one subtransaction */
-	if (operation == MHM_INC && samples_used > savepoints[savepoints_used - 1].height)
+	sample = operation == MHM_INC ? increment_of(series) : NULL;
+	if (sample != NULL && sample->value + value < LARGEST_MERGED_VALUE)
 	{
-		sample = &samples[samples_used - 1];
-		if (sample->series == series && sample->value + value < LARGEST_MERGED_VALUE)
-		{
-			sample->value += value;
-			sample->calls++;
-			return;
-		}
+		sample->value += value;
+		sample->calls++;
+		return;
 	}
-
+	if (samples_used >= MOST_SAMPLES)
+	{
+		ereport(mhm_mistake_level(),
+				errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				errmsg("a transaction cannot hold back more than %d samples", MOST_SAMPLES),
+				errdetail("With meshhook_metrics.on_commit = on samples of gauges and histograms are kept until the commit."),
+				errhint("Commit more often, or set meshhook_metrics.on_commit to off: then samples count at once."));
+		mhm_accumulate_discard(MHM_DISCARD_INVALID, 1);
+		return;
+	}
 	if (samples_used == samples_size)
 	{
 		Size		size = Max(64, samples_size * 2);
@@ -197,6 +226,8 @@ mhm_transaction_add(const MhmSampleKey *key, const MhmTarget *target,
 	sample->operation = operation;
 	sample->value = value;
 	sample->calls = 1;
+	if (operation == MHM_INC)
+		series->last_inc = samples_used;
 }
 
 /*

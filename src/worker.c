@@ -35,6 +35,7 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "registry.h"
+#include "retire.h"
 #include "settings.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -509,6 +510,9 @@ mhm_worker_main(Datum arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, note_shutdown);
 	BackgroundWorkerUnblockSignals();
+	/* The server started without metrics: there is nothing to flush until it starts again */
+	if (mhm_region == NULL)
+		proc_exit(0);
 	mhm_connect_to_database();
 	fix_settings();
 	announce_worker();

@@ -16,6 +16,7 @@
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "libpq/pqsignal.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -81,6 +82,7 @@ wait_for_database(void)
 			snprintf(trouble, sizeof(trouble), "the flush worker waits for database \"%s\"", mhm_database);
 			SpinLockAcquire(&mhm_worker_state->mutex);
 			strlcpy(mhm_worker_state->report.last_error, trouble, MHM_ERROR_LENGTH);
+			mhm_worker_state->report.error_encoding = PG_SQL_ASCII;
 			SpinLockRelease(&mhm_worker_state->mutex);
 			ereport(LOG,
 					errcode(ERRCODE_UNDEFINED_DATABASE),

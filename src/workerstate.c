@@ -12,11 +12,11 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "anyencoding.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "portability/instr_time.h"
-#include "quota.h"
 #include "require.h"
 #include "status.h"
 #include "storage/ipc.h"
@@ -35,14 +35,12 @@ void
 mhm_worker_request_memory(void)
 {
 	RequestAddinShmemSpace(MAXALIGN(sizeof(MhmWorkerState)));
-	RequestAddinShmemSpace(MAXALIGN(mhm_quotas_size()));
 }
 
 void
 mhm_worker_attach_memory(void)
 {
 	bool		found;
-	void	   *quotas;
 
 	mhm_worker_state = ShmemInitStruct("meshhook_metrics worker", sizeof(MhmWorkerState), &found);
 	if (!found)
@@ -51,8 +49,6 @@ mhm_worker_attach_memory(void)
 		SpinLockInit(&mhm_worker_state->mutex);
 		ConditionVariableInit(&mhm_worker_state->stored);
 	}
-	quotas = ShmemInitStruct("meshhook_metrics quotas", mhm_quotas_size(), &found);
-	mhm_quotas_attach(quotas, found);
 }
 
 void
@@ -97,15 +93,15 @@ is_stored(uint64 request, MhmWorkerReport *report)
 static int64
 timeout_of(Interval *timeout)
 {
-	int64		usecs;
-
-	if (timeout->month != 0 || timeout->day < 0 || timeout->time < 0 || timeout->day > 1)
+	/* Each part is bounded before they are added up */
+	if (timeout->month != 0 || timeout->day < 0 || timeout->day > 1 ||
+		timeout->time < 0 || timeout->time > USECS_PER_DAY ||
+		timeout->day * USECS_PER_DAY + timeout->time > USECS_PER_DAY)
 		ereport(ERROR,
 				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				errmsg("timeout must be from 0 to a day"),
 				errhint("Give it as an interval such as '10 s'."));
-	usecs = timeout->day * USECS_PER_DAY + timeout->time;
-	return usecs;
+	return timeout->day * USECS_PER_DAY + timeout->time;
 }
 
 /* flush(timeout interval) → bigint: the tick that is stored */
@@ -156,7 +152,8 @@ mhm_flush(PG_FUNCTION_ARGS)
 					errcode(ERRCODE_QUERY_CANCELED),
 					errmsg("metrics were not flushed within the timeout"),
 					report.last_error[0] == '\0' ? 0 :
-					errdetail("The flush worker reports: %s", report.last_error),
+					errdetail("The flush worker reports: %s",
+							  mhm_text_in_my_encoding(report.last_error, report.error_encoding)),
 					errhint("Nothing is lost: the worker goes on trying. A lock on a storage table, also one of this transaction, holds it up."));
 		}
 		(void) ConditionVariableTimedSleep(&mhm_worker_state->stored, (long) (left / 1000 + 1),

@@ -25,6 +25,8 @@ typedef struct MhmWorkerReport
 	double		last_evaluation_ms;
 	uint64		evaluations;
 	uint64		errors;
+	bool		quotas_left_out;	/* there is no room for all of them */
+	int			error_encoding; /* of last_error */
 	char		last_error[MHM_ERROR_LENGTH];	/* empty while all is well */
 } MhmWorkerReport;
 

@@ -25,6 +25,7 @@ use constant SIZES => {
 	batch_rounds => [ 31, 2 ],
 	batch_repeats => [ 5, 2 ],
 	exposition_rounds => [ 15, 2 ],
+	new_series_tenants => [ 20_000, 400 ],
 };
 
 use constant CLIENTS => 8;
@@ -308,7 +309,7 @@ sub memory_and_exposition
 	progress('shared memory: three clusters, one filled');
 	my $counter = ($bytes_series - $bytes) / 10_000;
 	my $histogram = $counter + ($bytes_histograms - $bytes) / 2_000;
-	$report->add($group, 'a counter, labels of 64 bytes included', 'bytes', [$counter], at_most => 320);
+	$report->add($group, 'a counter, labels of 64 bytes included', 'bytes', [$counter], at_most => 384);
 	$report->add($group, 'a histogram, likewise', 'bytes', [$histogram], at_most => 4_600);
 
 	$small_session->sql("\\i sql/fill_registry.sql\n");
@@ -326,6 +327,38 @@ sub memory_and_exposition
 	$more_series->stop;
 	exposition($report, $histograms_session, 'over 1,000 histograms', 'sql/fill_histograms.sql', 1_000, 40);
 	$more_histograms->stop;
+}
+
+# A registry for a million series, which is filled, and asked for more than it holds
+sub new_series
+{
+	my ($report) = @_;
+	my $group = 'a million series';
+	my $tenants = size('new_series_tenants');
+	my ($labels, $too_many) = (50, 10);
+	my $cluster = Cluster->start(sized($tenants * $labels, 10), 'meshhook_metrics.max_series_per_tenant' => $labels);
+	my ($session, $bystander) = (new_session($cluster), new_session($cluster, 1));
+	my $microseconds = sub {
+		my ($first, $count) = @_;
+		my $empty = $session->sql("select bench.new_series('mhm_empty.inc', $tenants, $first, $count)");
+		my $made = $session->sql("select bench.new_series('meshhook_metrics.inc', $tenants, $first, $count)");
+		return ($made - $empty) / 1000 / $tenants / $count;
+	};
+
+	$session->sql("\\i sql/new_series.sql\n");
+	progress(sprintf '%d tenants get %d series each, and want %d more', $tenants, $labels, $too_many);
+	$report->add($group, 'a new series, of tenants with a quota of 50', 'µs', [ $microseconds->(1, $labels - 1) ],
+		at_most => 5);
+	$report->add($group, 'a label too many for its tenant', 'µs', [ $microseconds->($labels + 1, $too_many) ], at_most => 5);
+	$report->add($group, '... where the tenant has its overflow series', 'µs',
+		[ $microseconds->($labels + $too_many + 1, $too_many) ], at_most => 5);
+	$bystander->send_sql('select * from bench.longest_call(1000)');
+	$session->sql("select bench.new_series('meshhook_metrics.inc', $tenants, 1000, 2)") for 1 .. 3;
+	my ($longest, $calls) = split /\|/, $bystander->answer;
+	$report->add($group, 'longest wait of a session that makes some of its own', 'ms', [$longest]);
+	$report->add($group, '... of so many', 'calls', [$calls]);
+	$_->close for $session, $bystander;
+	$cluster->stop;
 }
 
 sub sized

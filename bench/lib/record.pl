@@ -25,4 +25,5 @@ Run::bench(
 		Measures::statements($report, $cluster);
 		$cluster->stop;
 		Measures::memory_and_exposition($report);
+		Measures::new_series($report);
 	});

@@ -200,5 +200,30 @@ is($node->safe_psql('postgres', q{select kind, value, count from meshhook_metric
 is(discarded($node, 'invalid'), $invalid + 1, 'the sample is counted as a discard');
 $session->quit;
 
+# What a transaction holds back is bounded: increments of a series are one sample
+my $held = session($node);
+$held->query_safe('select meshhook_metrics.reset(); set meshhook_metrics.on_commit = on; begin');
+$held->query_safe(q{select meshhook_metrics.inc(case i % 2 when 0 then 'm' else 'n' end) from generate_series(1, 100000) i});
+cmp_ok($held->query_safe(q{select total_bytes from pg_backend_memory_contexts where name = 'TopTransactionContext'}), '<', 200_000,
+	'increments of two series by turns take no memory');
+$held->query_safe('savepoint a');
+$held->query_safe(q{select meshhook_metrics.inc('m', 1000) from generate_series(1, 10)});
+$held->query_safe('rollback to a');
+$held->query_safe(q{select meshhook_metrics.inc('m') from generate_series(1, 10)});
+$held->query_safe('commit');
+is(totals($node, 'm'), '50010|50010', 'and all count, but for those that were rolled back');
+is(totals($node, 'n'), '50000|50000', 'of both');
+$held->quit;
+my ($result, $output, $refused) = $node->psql('postgres', <<'SQL');
+\set VERBOSITY verbose
+set meshhook_metrics.on_commit = on;
+begin;
+select count(meshhook_metrics.observe('many_seconds', 1)) from generate_series(1, 1000000);
+select meshhook_metrics.inc('m', 1, '{"is": "new"}');
+SQL
+like($refused, qr/ERROR:  54000: a transaction cannot hold back more than 1000000 samples\n.*\nHINT:  Commit more often/,
+	'other samples are held back up to a limit');
+is(totals($node, 'many_seconds'), '0|0', 'and as any error this one rolls back all of them');
+
 $node->stop;
 done_testing();

@@ -194,7 +194,7 @@ damaged_object_ok("object with noise as its $_", noise_in_field("header.geometry
 damaged_object_ok('object with noise in all that is derived', sub {
 	my ($bytes) = @_;
 
-	noise($bytes, part_bytes($_)) for qw(tenant_buckets series_heads metric_heads);
+	noise($bytes, part_bytes($_)) for qw(tenants tenant_links tenant_heads series_heads metric_heads);
 	noise_in_field($_)->($bytes)
 	  for qw(header.used_series header.used_chunks header.free_series header.free_chunk
 	  metrics.next metrics.series series.hash series.next series.generation

@@ -8,7 +8,7 @@ use MetricsCluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_metrics_cluster('keeps_quotas', flush_interval => "'1s'", max_series_per_tenant => 5);
+my $node = new_metrics_cluster('keeps_quotas', flush_interval => "'1s'", max_series_per_tenant => 5, max_series => 20000);
 my ($small, $large, $other) = map { "00000000-0000-0000-0000-00000000000$_" } 1 .. 3;
 
 install_storage($node);
@@ -67,6 +67,47 @@ $node->safe_psql('postgres', 'select meshhook_metrics.flush()');
 record_series($other, 12);
 is(series_of($other), '5 + 1', 'a quota that is no number is none');
 is($node->safe_psql('postgres', 'select last_error is null from meshhook_metrics.status()'), 't', 'and no error');
+
+# Thousands of tenants have their own, each of which holds after every flush
+$node->safe_psql('postgres', <<'SQL');
+alter table meshhook_metrics.settings disable trigger all;
+delete from meshhook_metrics.settings where name = 'max_series';
+insert into meshhook_metrics.settings (name, tenant_id, value)
+select 'max_series', ('00000000-0000-0000-0001-' || lpad(i::text, 12, '0'))::uuid, '2'
+from generate_series(1, 6000) i
+order by md5(i::text);
+alter table meshhook_metrics.settings enable trigger all;
+SQL
+$node->safe_psql('postgres', 'select meshhook_metrics.flush()') for 1 .. 2;
+$node->safe_psql('postgres', <<'SQL');
+select meshhook_metrics.reset();
+select meshhook_metrics.inc('quota_total', 1, jsonb_build_object('n', n), ('00000000-0000-0000-0001-' || lpad(i::text, 12, '0'))::uuid)
+from generate_series(1, 6000) i, generate_series(1, 4) n
+SQL
+is($node->safe_psql('postgres', <<'SQL'), '6000|2|2', 'all quotas of thousands of tenants hold');
+select count(*), min(series), max(series)
+from (
+	select tenant_id, count(*) filter (where not labels ? 'overflow') series
+	from meshhook_metrics.snapshot()
+	where metric = 'quota_total'
+	group by tenant_id) of_tenants
+SQL
+is($node->safe_psql('postgres', 'select last_error is null from meshhook_metrics.status()'), 't', 'and nothing is wrong');
+
+# Of more than there is room for the same ones hold, and status() says so
+$node->safe_psql('postgres', <<'SQL');
+alter table meshhook_metrics.settings disable trigger all;
+insert into meshhook_metrics.settings (name, tenant_id, value)
+select 'max_series', ('00000000-0000-0000-0002-' || lpad(i::text, 12, '0'))::uuid, '2'
+from generate_series(1, 11000) i;
+alter table meshhook_metrics.settings enable trigger all;
+select meshhook_metrics.flush();
+SQL
+like($node->safe_psql('postgres', 'select last_error from meshhook_metrics.status()'),
+	qr/^there is room for quotas of 16384 tenants, and the table settings has more: /, 'too many quotas: status() says so');
+$node->safe_psql('postgres', "delete from meshhook_metrics.settings where tenant_id::text like '00000000-0000-0000-0002-%'");
+$node->safe_psql('postgres', 'select meshhook_metrics.flush()');
+is($node->safe_psql('postgres', 'select last_error is null from meshhook_metrics.status()'), 't', 'until there are fewer');
 
 $node->stop;
 done_testing();

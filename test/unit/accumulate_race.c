@@ -154,11 +154,12 @@ retire_once(Purpose purpose)
 			double		later_sum;
 			uint64		in_buckets;
 			uint64		count;
+			Retiring	retiring = {0};
 
-			begin_retiring(&mhm_series[i]);
+			begin_retiring(&retiring, i);
 			mhm_accumulate_quiesce();
 			count = counted_in(i, &sum, &in_buckets);
-			finish_retiring(true);
+			finish_retiring(&retiring, true);
 			if (counted_in(i, &later_sum, &in_buckets) != count || later_sum != sum ||
 				sum != count * VALUE ||
 				(series_of[purpose].kind == MHM_HISTOGRAM && in_buckets != count))

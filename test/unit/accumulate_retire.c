@@ -82,10 +82,13 @@ record(const void *argument)
 	notes->accepted = mhm_accumulate(&target, sample->operation, VALUE, 1, stub_now);
 }
 
+static Retiring retiring;
+
 static void
 retire(const void *argument)
 {
-	begin_retiring(&mhm_series[target.series]);
+	retiring.count = 0;
+	begin_retiring(&retiring, target.series);
 	mhm_accumulate_quiesce();
 	notes->quiesced = true;
 }
@@ -131,7 +134,7 @@ retire_meanwhile(pid_t pid, const Sample *sample)
 
 	retire(NULL);
 	retired = count_in(target.series);
-	finish_retiring(true);
+	finish_retiring(&retiring, true);
 	find_target("m", sample->kind, 2, 'b', 3, &next);
 	series = &mhm_series[next.series];
 	last = mhm_float8_of_bits(pg_atomic_read_u64(&series->last));

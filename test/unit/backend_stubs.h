@@ -80,6 +80,14 @@ PostmasterIsAliveInternal(void)
 	return true;
 }
 
+volatile sig_atomic_t InterruptPending = false;
+
+void
+ProcessInterrupts(void)
+{
+	stub_unexpected("ProcessInterrupts()");
+}
+
 void
 proc_exit(int code)
 {

@@ -3,9 +3,9 @@
  *		A shared region without a server: the sources that own it, a way to
  *		make one, and what the tests say about themselves in TAP.
  *
- * With SMALL_REGION defined before, a histogram has eight buckets and there
- * are sixteen tenant buckets: the same code over fewer of the same things, for
- * tests that stop at every instruction.
+ * With SMALL_REGION defined before, a histogram has eight buckets and there is
+ * room for two quotas: the same code over fewer of the same things, for tests
+ * that stop at every instruction.
  */
 #ifndef MHM_TEST_REGION_FIXTURE_H
 #define MHM_TEST_REGION_FIXTURE_H
@@ -21,9 +21,7 @@
 #include "../../src/histogrambucket.h"
 #undef MHM_HISTOGRAM_BUCKETS
 #define MHM_HISTOGRAM_BUCKETS	8
-#include "../../src/region.h"
-#undef MHM_TENANT_BUCKETS
-#define MHM_TENANT_BUCKETS		16
+#define MHM_LEAST_QUOTAS		2
 #endif
 
 #include "../../src/regionlayout.c"
@@ -34,7 +32,8 @@
 #define replace_text	replace_metric_text /* also a function of the backend */
 #include "../../src/metrics.c"
 #undef replace_text
-#include "../../src/quota.c"
+#include "../../src/tenant.c"
+#include "../../src/retire.c"
 #include "../../src/registry.c"
 #include "../../src/collect.c"
 #include "../../src/regionrecover.c"

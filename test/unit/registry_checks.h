@@ -113,7 +113,6 @@ check_series(bool *chunks, bool *bodies, uint32 *used_chunks)
 	const MhmGeometry *g = &mhm_region->geometry;
 	bool	   *met = calloc(g->series_slots, sizeof(bool));
 	uint32	   *of_metric = calloc(g->metric_slots, sizeof(uint32));
-	uint32	   *of_tenants = calloc(MHM_TENANT_BUCKETS, sizeof(uint32));
 	uint32		ordinary = 0;
 	uint32		overflow = 0;
 	uint32		histograms = 0;
@@ -149,7 +148,6 @@ check_series(bool *chunks, bool *bodies, uint32 *used_chunks)
 			{
 				ordinary++;
 				histograms += series->histogram != MHM_NONE;
-				of_tenants[mhm_tenant_bucket(&series->tenant) - mhm_tenant_buckets]++;
 			}
 			*used_chunks += meet_string(chunks, series->labels);
 			mhm_string_copy(series->labels, labels);
@@ -177,12 +175,80 @@ check_series(bool *chunks, bool *bodies, uint32 *used_chunks)
 	for (uint32 i = 0; i < g->metric_slots; i++)
 		REQUIRE(!mhm_metrics[i].live || of_metric[i] == mhm_metrics[i].series,
 				"metric %u has %u series, not %u", i, of_metric[i], mhm_metrics[i].series);
-	for (uint32 i = 0; i < MHM_TENANT_BUCKETS; i++)
-		REQUIRE(of_tenants[i] == mhm_tenant_buckets[i].total, "tenants in %u have %u series, not %u",
-				i, of_tenants[i], mhm_tenant_buckets[i].total);
 	free(met);
 	free(of_metric);
-	free(of_tenants);
+}
+
+/* One tenant: its numbers are those of its series, all of which are in its ring */
+static void
+check_tenant(uint32 number)
+{
+	MhmTenant  *tenant = &mhm_tenants[number];
+	uint32		series = 0;
+	uint32		overflow = 0;
+	uint32		overflow_histograms = 0;
+	uint32		in_ring = 0;
+	uint32		at = tenant->hand;
+
+	for (uint32 i = 0; i < mhm_region->geometry.series_slots; i++)
+	{
+		if (!mhm_series[i].live || !mhm_same_tenant(&mhm_series[i].tenant, &tenant->id))
+			continue;
+		series += !mhm_series[i].overflow;
+		overflow += mhm_series[i].overflow;
+		overflow_histograms += mhm_series[i].overflow && mhm_series[i].histogram != MHM_NONE;
+	}
+	REQUIRE(tenant->series == series && tenant->overflow_series == overflow &&
+			tenant->overflow_histograms == overflow_histograms,
+			"tenant %u has %u, %u and %u series, not %u, %u and %u", number, series, overflow,
+			overflow_histograms, tenant->series, tenant->overflow_series, tenant->overflow_histograms);
+	REQUIRE(series > 0 || overflow > 0 || tenant->quota != MHM_NONE, "tenant %u is of no use", number);
+	while (at != MHM_NONE && in_ring <= series)
+	{
+		if (at >= mhm_region->geometry.series_slots || !mhm_series[at].live ||
+			mhm_series[at].overflow || !mhm_same_tenant(&mhm_series[at].tenant, &tenant->id) ||
+			mhm_tenant_links[mhm_tenant_links[at].next].previous != at)
+		{
+			fail_case("series %u does not belong into the ring of tenant %u", at, number);
+			return;
+		}
+		in_ring++;
+		at = mhm_tenant_links[at].next;
+		if (at == tenant->hand)
+			break;
+	}
+	REQUIRE(in_ring == series, "%u of the %u series of tenant %u are in its ring", in_ring, series, number);
+}
+
+static void
+check_tenants(void)
+{
+	const MhmGeometry *g = &mhm_region->geometry;
+	uint32		slots = mhm_tenant_slots(g);
+	bool	   *met = calloc(slots, sizeof(bool));
+	uint32		quotas = 0;
+
+	for (uint32 head = 0; head < g->series_heads; head++)
+		for (uint32 i = mhm_tenant_heads[head]; i != MHM_NONE; i = mhm_tenants[i].next)
+		{
+			if (!meet(met, i, slots, "tenant"))
+				break;
+			REQUIRE(tenant_head(&mhm_tenants[i].id) == &mhm_tenant_heads[head],
+					"tenant %u is in the wrong chain", i);
+			REQUIRE(mhm_tenant_find(&mhm_tenants[i].id) == &mhm_tenants[i], "tenant %u is there twice", i);
+			quotas += mhm_tenants[i].quota != MHM_NONE;
+			check_tenant(i);
+		}
+	for (uint32 i = mhm_region->free_tenant; i != MHM_NONE; i = mhm_tenants[i].next)
+		if (!meet(met, i, slots, "tenant"))
+			break;
+	check_all_met(met, slots, "tenant");
+	for (uint32 i = 0; i < g->series_slots; i++)
+		REQUIRE(!mhm_series[i].live || mhm_tenant_find(&mhm_series[i].tenant) != NULL,
+				"series %u has no tenant", i);
+	REQUIRE(quotas == mhm_region->used_quotas, "%u quotas are used, not %u", quotas,
+			mhm_region->used_quotas);
+	free(met);
 }
 
 static void
@@ -196,6 +262,7 @@ check_registry(void)
 
 	check_metrics(chunks, &used_chunks);
 	check_series(chunks, bodies, &used_chunks);
+	check_tenants();
 	free_chunks = meet_chunks(chunks, mhm_region->free_chunk);
 	check_all_met(chunks, g->chunks, "chunk");
 	REQUIRE(used_chunks == mhm_region->used_chunks && used_chunks + free_chunks == g->chunks,

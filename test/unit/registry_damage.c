@@ -104,7 +104,7 @@ make_fixture(void)
 
 	/* One that retires, and one with a sample that is being added */
 	find_target("c", MHM_COUNTER, 2, 'b', 100, &target);
-	begin_retiring(&mhm_series[target.series]);
+	begin_retiring(&(Retiring) {0}, target.series);
 	find_target("h", MHM_HISTOGRAM, 2, 'b', 3, &target);
 	pg_atomic_test_set_flag(&mhm_stripes[1].stripe.lock);
 	intent = &mhm_stripes[1].stripe.intent;

@@ -20,6 +20,7 @@
 /* What may be seen of an operation that was not finished */
 typedef enum Granularity
 {
+	NOTHING_TO_SEE,				/* changes no metric and no series */
 	AT_ONCE,					/* nothing */
 	ITEM_BY_ITEM,				/* some metrics and series as they will be */
 	STEP_BY_STEP				/* a metric with a part of its description */
@@ -32,6 +33,7 @@ typedef struct Operation
 	Granularity granularity;
 	bool		full;			/* starts with no room for ordinary series */
 	bool		may_retire;		/* idle series give way to those that want room */
+	bool		has_quotas;		/* of tenants 1 and 5 */
 } Operation;
 
 static MhmRegion *region;
@@ -122,6 +124,22 @@ retire_idle(const void *argument)
 }
 
 static void
+give_quota(const void *argument)
+{
+	MhmQuota	quota = {tenant_number(5), 7};
+
+	(void) mhm_quotas_replace(&quota, 1);
+}
+
+static void
+take_quotas(const void *argument)
+{
+	MhmQuota	none;
+
+	(void) mhm_quotas_replace(&none, 0);
+}
+
+static void
 describe(const char *name, MhmKind kind, const char *help, const char *unit, const int16 *window)
 {
 	MhmConflict conflict;
@@ -171,22 +189,25 @@ describe_other_kind(const void *argument)
 }
 
 static const Operation operations[] = {
-	{"a series of a new metric", new_series_of_new_metric, AT_ONCE, false, false},
-	{"a series of a known metric", new_series_of_known_metric, AT_ONCE, false, false},
-	{"a histogram", new_histogram, AT_ONCE, false, false},
-	{"the overflow series of a tenant", overflow_of_tenant, AT_ONCE, false, false},
-	{"the overflow series of histograms", overflow_of_histograms, AT_ONCE, true, false},
-	{"retiring to make room", one_more_than_fits, ITEM_BY_ITEM, true, true},
-	{"reset of a metric", reset_metric, ITEM_BY_ITEM, false, false},
-	{"reset of a described metric", reset_described_metric, ITEM_BY_ITEM, false, false},
-	{"reset of a tenant", reset_tenant, ITEM_BY_ITEM, false, false},
-	{"reset of all", reset_all, ITEM_BY_ITEM, true, false},
-	{"retiring idle series", retire_idle, ITEM_BY_ITEM, true, false},
-	{"describing a new metric", describe_new, AT_ONCE, false, false},
-	{"describing a known metric", describe_help, AT_ONCE, false, false},
-	{"removing a help text", remove_help, AT_ONCE, false, false},
-	{"describing everything of a metric", describe_everything, STEP_BY_STEP, false, false},
-	{"describing as another kind", describe_other_kind, ITEM_BY_ITEM, false, false},
+	{"a series of a new metric", new_series_of_new_metric, AT_ONCE, false, false, false},
+	{"a series of a known metric", new_series_of_known_metric, AT_ONCE, false, false, false},
+	{"a histogram", new_histogram, AT_ONCE, false, false, false},
+	{"the overflow series of a tenant", overflow_of_tenant, AT_ONCE, false, false, false},
+	{"the overflow series of histograms", overflow_of_histograms, AT_ONCE, true, false, false},
+	{"retiring to make room", one_more_than_fits, ITEM_BY_ITEM, true, true, false},
+	{"retiring a tenant's own to make room", overflow_of_tenant, ITEM_BY_ITEM, false, true, false},
+	{"giving a tenant without series a quota", give_quota, NOTHING_TO_SEE, false, false, false},
+	{"taking the quotas of tenants with and without series", take_quotas, NOTHING_TO_SEE, false, false, true},
+	{"reset of a metric", reset_metric, ITEM_BY_ITEM, false, false, false},
+	{"reset of a described metric", reset_described_metric, ITEM_BY_ITEM, false, false, false},
+	{"reset of a tenant", reset_tenant, ITEM_BY_ITEM, false, false, false},
+	{"reset of all", reset_all, ITEM_BY_ITEM, true, false, false},
+	{"retiring idle series", retire_idle, ITEM_BY_ITEM, true, false, false},
+	{"describing a new metric", describe_new, AT_ONCE, false, false, false},
+	{"describing a known metric", describe_help, AT_ONCE, false, false, false},
+	{"removing a help text", remove_help, AT_ONCE, false, false, false},
+	{"describing everything of a metric", describe_everything, STEP_BY_STEP, false, false, false},
+	{"describing as another kind", describe_other_kind, ITEM_BY_ITEM, false, false, false},
 };
 
 static void
@@ -267,7 +288,7 @@ check_memory(const char *memory, const Operation *operation, bool has_returned)
 					"lost: %s", before.lines[i]);
 		if (has_returned)
 			REQUIRE(same_contents(&found, &after), "the call had returned");
-		else if (operation->granularity == AT_ONCE)
+		else if (operation->granularity == AT_ONCE || operation->granularity == NOTHING_TO_SEE)
 			REQUIRE(same_contents(&found, &before) || same_contents(&found, &after),
 					"half of it is to be seen");
 		problem = mhm_region_recover();
@@ -302,6 +323,14 @@ prepare(const Operation *operation)
 {
 	reset_region(operation->full ? crowded : roomy);
 	region->last_retirement = operation->may_retire ? 0 : stub_now;
+	for (uint32 i = 0; i < mhm_tenant_slots(&region->geometry); i++)
+		mhm_tenants[i].asked_all_at = operation->may_retire ? 0 : this_second();
+	if (operation->has_quotas)
+	{
+		MhmQuota	quotas[] = {{tenant_number(1), 3}, {tenant_number(5), 7}};
+
+		(void) mhm_quotas_replace(quotas, lengthof(quotas));
+	}
 }
 
 /* Do it without being stopped, to know what comes out */
@@ -313,7 +342,8 @@ foresee(const Operation *operation)
 	operation->work(NULL);
 	check_registry();
 	read_contents(&after);
-	REQUIRE(!same_contents(&before, &after), "%s does nothing", operation->name);
+	REQUIRE(same_contents(&before, &after) == (operation->granularity == NOTHING_TO_SEE),
+			"%s does nothing, or what it should not", operation->name);
 }
 
 static Path
@@ -390,7 +420,7 @@ visit_recovery(long instruction, bool has_returned, void *argument)
 static void
 test_killed_recovery(void)
 {
-	static const int half_way[] = {0, 5, 9};
+	static const int half_way[] = {0, 5, 12};
 	static Contents expected;
 	long		places = effort(1, 8);
 

@@ -165,7 +165,7 @@ run_to(pid_t pid, const Path *path, long from, long to)
  */
 typedef void (*Visitor) (long instruction, bool has_returned, void *argument);
 
-static Path
+static pg_attribute_unused() Path
 walk(int number, SteppedWork work, const void *argument,
 	 const void *memory, Size bytes, Visitor visit, void *visit_argument)
 {

@@ -53,11 +53,7 @@ static MhmRegion *region;
 static Size bytes;
 static MhmTarget targets[SERIES];
 
-/* What flushcollect.c wants of a backend and of histogramcodec.c */
-volatile sig_atomic_t InterruptPending = false;
-
-STUB_UNUSED(void, ProcessInterrupts, (void))
-
+/* What flushcollect.c wants of histogramcodec.c */
 struct varlena *
 mhm_histogram_from_window(int min_exponent, const uint64 *buckets, uint64 zero, uint64 overflow,
 						  double sum, double min, double max)

@@ -20,6 +20,7 @@
 
 #include "../../../src/region.h"
 #include "../../../src/registry.h"
+#include "../../../src/retire.h"
 #include "access/htup_details.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -87,7 +88,9 @@ mhm_probe_parts(PG_FUNCTION_ARGS)
 	put_part(result, "stripes", mhm_stripes, sizeof(MhmStripePadded), g->stripes);
 	put_part(result, "metrics", mhm_metrics, sizeof(MhmMetric), g->metric_slots);
 	put_part(result, "series", mhm_series, sizeof(MhmSeries), g->series_slots);
-	put_part(result, "tenant_buckets", mhm_tenant_buckets, sizeof(MhmTenantBucket), MHM_TENANT_BUCKETS);
+	put_part(result, "tenants", mhm_tenants, sizeof(MhmTenant), mhm_tenant_slots(g));
+	put_part(result, "tenant_links", mhm_tenant_links, sizeof(MhmTenantLink), g->series_slots);
+	put_part(result, "tenant_heads", mhm_tenant_heads, sizeof(uint32), g->series_heads);
 	put_part(result, "series_heads", mhm_series_heads, sizeof(uint32), g->series_heads);
 	put_part(result, "metric_heads", mhm_metric_heads, sizeof(uint32), g->metric_heads);
 	put_part(result, "cells", mhm_cells, sizeof(MhmCell), g->stripes * g->series_slots);
@@ -260,6 +263,8 @@ mhm_probe_age(PG_FUNCTION_ARGS)
 	}
 	/* The next sample that finds no room may look for it at once */
 	mhm_region->last_retirement = 0;
+	for (uint32 i = 0; i < mhm_tenant_slots(&mhm_region->geometry); i++)
+		mhm_tenants[i].asked_all_at = 0;
 	LWLockRelease(mhm_registry_lock);
 	PG_RETURN_INT32(aged);
 }

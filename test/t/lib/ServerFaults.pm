@@ -16,9 +16,9 @@ use PostgreSQL::Test::Utils;
 
 our @EXPORT = qw(start_faulty set_clock fill_disk free_disk times_full);
 
-# As struct Faults: what the clock is off by, how often a write has failed, and
-# what is in the paths of files that cannot grow
-my $layout = 'q q Z240';
+# As struct Faults: what the clock is off by, how often a write has failed,
+# what is in the paths of files that cannot grow, and which memory there is not
+my $layout = 'q q Z240 Z16';
 my $library;
 
 # What the clock of all tests is off by
@@ -52,12 +52,14 @@ sub put_faults
 	return;
 }
 
-# Start or restart a server that is to have faults; it has none yet
+# Start or restart a server that is to have faults; it has none yet, unless
+# there is memory that it does not find when it makes the region, or files that
+# cannot grow already
 sub start_faulty
 {
-	my ($node) = @_;
+	my ($node, $without, $full_where) = @_;
 
-	put_faults($node, 0, pack $layout, $clock, 0, '');
+	put_faults($node, 0, pack $layout, $clock, 0, $full_where // '', $without // '');
 	local $ENV{MHM_FAULTS} = faults_file($node);
 	local $ENV{LD_PRELOAD} = library();
 	defined $node->{_pid} ? $node->restart : $node->start;

@@ -41,6 +41,7 @@ struct Faults
 	int64_t		clock_offset_us;
 	int64_t		times_full;		/* how often a write has failed */
 	char		full_where[240];	/* in the path of files that cannot grow; empty: none */
+	char		no_memory[16];	/* of what there is none when the region is made; see below */
 };
 
 static volatile struct Faults *faults = NULL;
@@ -139,6 +140,65 @@ cannot_append(int fd, size_t bytes)
 		is_full(fd, lseek(fd, 0, SEEK_CUR) + (off_t) bytes);
 }
 
+/*
+ * Named shared memory of the region's: "open": none can be opened, "map": none
+ * can be mapped, "full": none has room, "nothing": neither that nor memory
+ * without a name that is larger than a shared_buffers of a test.
+ */
+#define LARGEST_ANONYMOUS	(200 * 1024 * 1024)
+
+static int
+is_without(const char *what)
+{
+	return faults != NULL && strcmp((const char *) faults->no_memory, what) == 0;
+}
+
+static int
+is_of_region(int fd)
+{
+	char		link[64];
+	char		path[PATH_MAX];
+	ssize_t		length;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	length = readlink(link, path, sizeof(path) - 1);
+	path[length < 0 ? 0 : length] = '\0';
+	return strstr(path, "/dev/shm/meshhook_metrics") != NULL;
+}
+
+EXPORT int
+shm_open(const char *name, int flags, mode_t mode)
+{
+	static int	(*real) (const char *, int, mode_t) = NULL;
+
+	if (is_without("open") && strstr(name, "meshhook_metrics") != NULL)
+	{
+		errno = EMFILE;
+		return -1;
+	}
+	if (real == NULL)
+		real = (int (*) (const char *, int, mode_t)) dlsym(RTLD_NEXT, "shm_open");
+	return real(name, flags, mode);
+}
+
+EXPORT void *
+mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t at)
+{
+	if ((is_without("map") && fd >= 0 && is_of_region(fd)) ||
+		(is_without("nothing") && fd < 0 && (flags & MAP_SHARED) && bytes > LARGEST_ANONYMOUS))
+	{
+		errno = ENOMEM;
+		return MAP_FAILED;
+	}
+	return (void *) syscall(SYS_mmap, address, bytes, protection, flags, fd, at);
+}
+
+EXPORT void *
+mmap64(void *address, size_t bytes, int protection, int flags, int fd, off64_t at)
+{
+	return mmap(address, bytes, protection, flags, fd, at);
+}
+
 #define FAIL_FULL do { errno = ENOSPC; return -1; } while (0)
 
 EXPORT ssize_t
@@ -177,7 +237,8 @@ posix_fallocate(int fd, off_t at, off_t bytes)
 {
 	static int	(*real) (int, off_t, off_t) = NULL;
 
-	if (is_full(fd, at + bytes))
+	if (is_full(fd, at + bytes) ||
+		((is_without("full") || is_without("nothing")) && is_of_region(fd)))
 		return ENOSPC;
 	if (real == NULL)
 		real = (int (*) (int, off_t, off_t)) dlsym(RTLD_NEXT, "posix_fallocate");
