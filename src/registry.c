@@ -573,6 +573,10 @@ mhm_registry_reset(const char *metric, uint32 metric_length, const pg_uuid_t *te
 	LWLockAcquire(mhm_registry_lock, LW_EXCLUSIVE);
 	if (metric != NULL)
 		only = mhm_metric_find(metric, metric_length);
+	/* Also of gauges that rest, which only storage knows */
+	if (metric_length <= MHM_MAX_METRIC_LENGTH &&
+		(only == MHM_NONE || mhm_metrics[only].kind == MHM_GAUGE))
+		mhm_resets_note(metric == NULL ? "" : metric, metric_length, tenant);
 	if (metric == NULL || only != MHM_NONE)
 		for (uint32 i = 0; i < mhm_region->geometry.series_slots; i++)
 		{
