@@ -105,6 +105,8 @@ returns setof record
 language sql stable
 set search_path = ''
 set enable_seqscan = off
+-- Of a table that is new the planner expects few rows, and would compare each with each
+set enable_nestloop = off
 set jit = off
 as $$
 	with wanted as materialized (

@@ -132,7 +132,7 @@ give_stored_levels(MhmFlush *keys)
 	mhm_series_find(keys);
 	qsort(keys->changes, keys->changes_count, sizeof(MhmChange), compare_by_id);
 	values[0] = known_ids(keys);
-	mhm_store_check(SPI_execute_with_args(query, 1, types, values, NULL, true, 0), query);
+	mhm_store_check(SPI_execute_with_args(query, 1, types, values, NULL, false, 0), query);
 	for (uint32 i = 0; i < keys->changes_count; i++)
 	{
 		const MhmChange *key = &keys->changes[i];

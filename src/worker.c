@@ -256,11 +256,11 @@ flush_changes(void)
 	flush.seconds = seconds_of_interval(now);
 	flush.at = end_of_interval(now, flush.seconds);
 	flush.tick = next_tick;
-	MemoryContextReset(flush_context);
-	transaction_context = MemoryContextSwitchTo(flush_context);
 	levels_known = mhm_levels_settle();
 	/* From here on something is taken: an error is settled by the next tick */
 	taken_unsettled = true;
+	MemoryContextReset(flush_context);
+	transaction_context = MemoryContextSwitchTo(flush_context);
 	mhm_flush_collect(&flush, false);
 	/* Who asks for a flush wants what is in storage to be right */
 	if (flush.changes_count > 0 || request > answered)
