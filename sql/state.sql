@@ -50,9 +50,7 @@ begin
 
 	-- A row whose id lies behind the watermark would look as if it had been rolled up
 	ids := pg_catalog.pg_get_serial_sequence('meshhook_metrics.live', 'id');
-	highest_id := greatest(known_id, (
-		select pg_catalog.max(l.id)
-		from meshhook_metrics.live l));
+	highest_id := greatest(known_id, (select pg_catalog.max(l.id) from meshhook_metrics.live l));
 	if highest_id > coalesce(pg_catalog.pg_sequence_last_value(ids), 0) then
 		perform pg_catalog.setval(ids, highest_id);
 	end if;

@@ -144,8 +144,8 @@ mhm_stripe_hold(uint32 number)
 		wait_for_stripe(&wait);
 }
 
-/* Add to a word; false, and no change, if it would be infinite or is not a number */
-static inline bool
+/* Add to a word; false, and no change, if it would be infinite */
+static bool
 add_to_word(pg_atomic_uint64 *word, double value, double *after)
 {
 	uint64		seen = pg_atomic_read_u64(word);
@@ -153,33 +153,27 @@ add_to_word(pg_atomic_uint64 *word, double value, double *after)
 	do
 	{
 		*after = mhm_float8_of_bits(seen) + value;
-		if (unlikely(!isfinite(*after)))
+		if (isinf(*after))
 			return false;
 	} while (!pg_atomic_compare_exchange_u64(word, &seen, mhm_bits_of_float8(*after)));
 	return true;
 }
 
 /*
- * Change a gauge's value, and say what it is now; false, and no change, if
- * it would be infinite.
+ * Add to a gauge that is relative, or would be infinite.
  *
  * A relative gauge becomes another one by a single store to `last`: by somebody
  * who sets it, at any moment, or by who gives it its level, while nobody holds a
  * stripe.  Who added to the relative word and then finds the gauge set has added
  * to a word that nobody reads any more, so it adds once more, after the setting.
  */
-static inline bool
-change_gauge(uint32 number, MhmOperation operation, double *value)
+static pg_noinline bool
+add_to_unusual_gauge(uint32 number, double *value)
 {
 	pg_atomic_uint64 *last = &mhm_series[number].last;
 	double		after;
 
-	if (operation == MHM_GAUGE_SET)
-	{
-		pg_atomic_write_u64(last, mhm_bits_of_float8(*value));
-		return true;
-	}
-	if (unlikely(pg_atomic_read_u64(last) == MHM_RELATIVE))
+	if (pg_atomic_read_u64(last) == MHM_RELATIVE)
 	{
 		if (!add_to_word(&mhm_levels[number].relative, *value, &after))
 			return false;
@@ -192,6 +186,34 @@ change_gauge(uint32 number, MhmOperation operation, double *value)
 	if (!add_to_word(last, *value, &after))
 		return false;
 	*value = after;
+	return true;
+}
+
+/*
+ * Change a gauge's value, and say what it is now; false, and no change, if
+ * it would be infinite.
+ */
+static inline bool
+change_gauge(uint32 number, MhmOperation operation, double *value)
+{
+	pg_atomic_uint64 *last = &mhm_series[number].last;
+	uint64		seen;
+	double		sum;
+
+	if (operation == MHM_GAUGE_SET)
+	{
+		pg_atomic_write_u64(last, mhm_bits_of_float8(*value));
+		return true;
+	}
+	seen = pg_atomic_read_u64(last);
+	do
+	{
+		/* MHM_RELATIVE is not a number, and stays so whatever is added to it */
+		sum = mhm_float8_of_bits(seen) + *value;
+		if (unlikely(!isfinite(sum)))
+			return add_to_unusual_gauge(number, value);
+	} while (!pg_atomic_compare_exchange_u64(last, &seen, mhm_bits_of_float8(sum)));
+	*value = sum;
 	return true;
 }
 
@@ -265,20 +287,15 @@ mhm_accumulate(const MhmTarget *target, MhmOperation operation, double value,
 		return false;
 	}
 
-	if (operation == MHM_GAUGE_SET || operation == MHM_GAUGE_ADD)
-	{
-		in_range = change_gauge(target->series, operation, &value);
-		sum = mhm_saturated(cell->sum + value);
-	}
-	else if (operation == MHM_OBSERVE)
-	{
-		in_range = true;
-		sum = mhm_saturated(cell->sum + value);
-	}
-	else
+	if (operation == MHM_INC)
 	{
 		sum = cell->sum + value;
 		in_range = fabs(sum) <= LARGEST_CELL_SUM;
+	}
+	else
+	{
+		in_range = operation == MHM_OBSERVE || change_gauge(target->series, operation, &value);
+		sum = mhm_saturated(cell->sum + value);
 	}
 	if (unlikely(!in_range))
 	{

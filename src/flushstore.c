@@ -31,7 +31,6 @@
 #include "port/pg_bswap.h"
 #include "quota.h"
 #include "status.h"
-#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -319,16 +318,10 @@ mhm_store_read_state(uint64 region_id, MhmStoredState *state)
 void
 mhm_store_lock(void)
 {
-	static const char *const tables[] = {"flush_state", "series"};
-	Oid			schema = get_namespace_oid(SCHEMA_NAME, false);
+	static const char query[] =
+		"lock table only meshhook_metrics.flush_state, only meshhook_metrics.series in row exclusive mode";
 
-	for (int i = 0; i < lengthof(tables); i++)
-	{
-		Oid			relation = get_relname_relid(tables[i], schema);
-
-		if (OidIsValid(relation))
-			LockRelationOid(relation, RowExclusiveLock);
-	}
+	mhm_store_check(SPI_execute(query, false, 0), query);
 }
 
 /* Put right what a restore, a truncation or a replication has left (state.sql) */
