@@ -144,49 +144,37 @@ mhm_stripe_hold(uint32 number)
 		wait_for_stripe(&wait);
 }
 
-/* Add to a word; false, and no change, if it would be infinite */
-static bool
-add_to_word(pg_atomic_uint64 *word, double value, double *after)
+/* Add to a word, and say what it is now; no change if that would be infinite */
+static inline double
+add_to_word(pg_atomic_uint64 *word, double value)
 {
 	uint64		seen = pg_atomic_read_u64(word);
+	double		sum;
 
 	do
 	{
-		*after = mhm_float8_of_bits(seen) + value;
-		if (isinf(*after))
-			return false;
-	} while (!pg_atomic_compare_exchange_u64(word, &seen, mhm_bits_of_float8(*after)));
-	return true;
+		sum = mhm_float8_of_bits(seen) + value;
+		if (unlikely(!isfinite(sum)))
+			return sum;
+	} while (!pg_atomic_compare_exchange_u64(word, &seen, mhm_bits_of_float8(sum)));
+	return sum;
 }
 
 /*
- * Add to a gauge that is relative, or would be infinite.
+ * Add to a gauge that was relative just now.
  *
  * A relative gauge becomes another one by a single store to `last`: by somebody
  * who sets it, at any moment, or by who gives it its level, while nobody holds a
  * stripe.  Who added to the relative word and then finds the gauge set has added
  * to a word that nobody reads any more, so it adds once more, after the setting.
  */
-static pg_noinline bool
-add_to_unusual_gauge(uint32 number, double *value)
+static pg_noinline double
+add_to_relative(uint32 number, double value)
 {
 	pg_atomic_uint64 *last = &mhm_series[number].last;
-	double		after;
+	double		sum = add_to_word(&mhm_levels[number].relative, value);
 
-	if (pg_atomic_read_u64(last) == MHM_RELATIVE)
-	{
-		if (!add_to_word(&mhm_levels[number].relative, *value, &after))
-			return false;
-		if (pg_atomic_read_u64(last) == MHM_RELATIVE)
-		{
-			*value = after;
-			return true;
-		}
-	}
-	if (!add_to_word(last, *value, &after))
-		return false;
-	*value = after;
-	return true;
+	return isinf(sum) || pg_atomic_read_u64(last) == MHM_RELATIVE ? sum : add_to_word(last, value);
 }
 
 /*
@@ -197,7 +185,6 @@ static inline bool
 change_gauge(uint32 number, MhmOperation operation, double *value)
 {
 	pg_atomic_uint64 *last = &mhm_series[number].last;
-	uint64		seen;
 	double		sum;
 
 	if (operation == MHM_GAUGE_SET)
@@ -205,14 +192,12 @@ change_gauge(uint32 number, MhmOperation operation, double *value)
 		pg_atomic_write_u64(last, mhm_bits_of_float8(*value));
 		return true;
 	}
-	seen = pg_atomic_read_u64(last);
-	do
-	{
-		/* MHM_RELATIVE is not a number, and stays so whatever is added to it */
-		sum = mhm_float8_of_bits(seen) + *value;
-		if (unlikely(!isfinite(sum)))
-			return add_to_unusual_gauge(number, value);
-	} while (!pg_atomic_compare_exchange_u64(last, &seen, mhm_bits_of_float8(sum)));
+	/* MHM_RELATIVE is not a number, and stays so whatever is added to it */
+	sum = add_to_word(last, *value);
+	if (unlikely(isnan(sum)))
+		sum = add_to_relative(number, *value);
+	if (unlikely(isinf(sum)))
+		return false;
 	*value = sum;
 	return true;
 }
