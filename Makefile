@@ -22,7 +22,7 @@ OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 HEADER_FILES = $(wildcard src/*.h)
 
 # The install script in the order in which its objects depend on each other
-SQL_PARTS = sql/schema.sql sql/histogram.sql sql/record.sql sql/read.sql sql/flush.sql sql/rollup.sql sql/maintain.sql sql/query.sql sql/alertvalues.sql sql/alerts.sql sql/notifications.sql sql/grants.sql
+SQL_PARTS = sql/schema.sql sql/histogram.sql sql/record.sql sql/read.sql sql/flush.sql sql/sum.sql sql/state.sql sql/rollup.sql sql/maintain.sql sql/query.sql sql/alertvalues.sql sql/alerts.sql sql/notifications.sql sql/grants.sql
 DATA = $(filter-out $(DATA_built),$(wildcard sql/$(EXTENSION)--*--*.sql))
 DATA_built = sql/$(EXTENSION)--$(EXTVERSION).sql
 

@@ -99,6 +99,19 @@ on meshhook_metrics.series (tenant_id, metric, meshhook_metrics.labels_digest(la
 create index if not exists series_metric
 on meshhook_metrics.series (metric, tenant_id);
 
+alter table meshhook_metrics.series add column if not exists reset_at timestamptz;
+
+comment on column meshhook_metrics.series.reset_at is
+'When a gauge was last reset: the level that it had before does not come back.';
+
+-- The worker remembers ids. ALWAYS: rows that a subscription deletes are gone as well
+create or replace trigger series_leave
+before delete or update of id, tenant_id, metric, labels on meshhook_metrics.series
+for each statement
+execute function meshhook_metrics.series_leave();
+
+alter table meshhook_metrics.series enable always trigger series_leave;
+
 comment on table meshhook_metrics.series is
 'Every combination of tenant, metric and labels that has been recorded. Stays when its rollups are gone.';
 

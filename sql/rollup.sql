@@ -176,6 +176,7 @@ declare
 	written bigint := 0;
 begin
 	perform meshhook_metrics.require_storage();
+	perform meshhook_metrics.mend_state();
 	select s.live_id, s.complete_until
 	into state
 	from meshhook_metrics.rollup_state s
@@ -234,7 +235,7 @@ begin
 			e.series_id,
 			pg_catalog.date_trunc('minute', l.at) as bucket,
 			pg_catalog.sum(e.count)::bigint,
-			pg_catalog.sum(e.sum),
+			meshhook_metrics.sum_within_range(e.sum),
 			pg_catalog.min(e.min),
 			pg_catalog.max(e.max),
 			(pg_catalog.max(array[l.id::double precision, e.last]) filter (where e.last is not null))[2],
@@ -249,7 +250,7 @@ begin
 		on conflict (tenant_id, series_id, bucket) do update
 		set
 			count = r.count + excluded.count,
-			sum = r.sum + excluded.sum,
+			sum = meshhook_metrics.add_within_range(r.sum, excluded.sum),
 			min = least(r.min, excluded.min),
 			max = greatest(r.max, excluded.max),
 			last = coalesce(excluded.last, r.last),
@@ -352,7 +353,7 @@ begin
 						s.series_id,
 						pg_catalog.date_bin(%L, s.bucket, timestamptz 'epoch') as bucket,
 						pg_catalog.sum(s.count)::bigint,
-						pg_catalog.sum(s.sum),
+						meshhook_metrics.sum_within_range(s.sum),
 						pg_catalog.min(s.min),
 						pg_catalog.max(s.max),
 						(pg_catalog.max(array[pg_catalog.date_part('epoch', s.bucket), s.last]) filter (where s.last is not null))[2],

@@ -26,12 +26,15 @@
  * stripes, and whether that has happened shows in the phase, and for the two
  * instructions in between in the difference between the sum of the buckets
  * and the sum of the cells' counts, which are equal whenever no sample is
- * half-way.  Thus a sample is in all of count, sum, bucket, min and max, or
+ * half-way.  A flush moves the sum out of a cell under an intent of the same
+ * kind (totals.c).  Thus a sample is in all of count, sum, bucket, min and max, or
  * in none of them.  (Two processes killed within those two instructions, on
  * one histogram, with different values: the difference tells how many buckets
  * are missing, not which.  Then every total is right, but one of the two may
  * be counted in the other's bucket.)  A gauge's value is one atomic word, written before the
- * intent: it is always exact, and at worst its statistics miss the sample.
+ * intent: it is always exact, and at worst its statistics miss the sample.  A gauge
+ * that nobody has set begins as relative, in a word of its own (levels.c); setting it
+ * ends that with the one store of its value.
  *
  * Retirement.  mhm_accumulate() compares the generation while it holds a
  * stripe.  Who retires a series changes the generation first, then takes and
@@ -45,9 +48,6 @@
  */
 #include "postgres.h"
 
-#include <float.h>
-#include <math.h>
-
 #include "accumulate.h"
 #include "compat.h"
 #include "miscadmin.h"
@@ -59,7 +59,7 @@
 #define LONGEST_SLEEP_US		10000
 #define STUCK_AFTER_US			(60 * 1000 * 1000L)
 
-/* The sum over all stripes, of which there are at most 1024, stays finite */
+/* A counter's sum over all stripes, of which there are at most 1024, stays finite */
 #define LARGEST_CELL_SUM		(DBL_MAX / 1024)
 
 static uint32 my_stripe = MHM_NONE;
@@ -144,28 +144,60 @@ mhm_stripe_hold(uint32 number)
 		wait_for_stripe(&wait);
 }
 
+/* Add to a word, and say what it is now; no change if that would be infinite */
+static inline double
+add_to_word(pg_atomic_uint64 *word, double value)
+{
+	uint64		seen = pg_atomic_read_u64(word);
+	double		sum;
+
+	do
+	{
+		sum = mhm_float8_of_bits(seen) + value;
+		if (unlikely(!isfinite(sum)))
+			return sum;
+	} while (!pg_atomic_compare_exchange_u64(word, &seen, mhm_bits_of_float8(sum)));
+	return sum;
+}
+
+/*
+ * Add to a gauge that was relative just now.
+ *
+ * A relative gauge becomes another one by a single store to `last`: by somebody
+ * who sets it, at any moment, or by who gives it its level, while nobody holds a
+ * stripe.  Who added to the relative word and then finds the gauge set has added
+ * to a word that nobody reads any more, so it adds once more, after the setting.
+ */
+static pg_noinline double
+add_to_relative(uint32 number, double value)
+{
+	pg_atomic_uint64 *last = &mhm_series[number].last;
+	double		sum = add_to_word(&mhm_levels[number].relative, value);
+
+	return isinf(sum) || pg_atomic_read_u64(last) == MHM_RELATIVE ? sum : add_to_word(last, value);
+}
+
 /*
  * Change a gauge's value, and say what it is now; false, and no change, if
  * it would be infinite.
  */
 static inline bool
-change_gauge(MhmSeries *series, MhmOperation operation, double *value)
+change_gauge(uint32 number, MhmOperation operation, double *value)
 {
-	uint64		seen;
+	pg_atomic_uint64 *last = &mhm_series[number].last;
 	double		sum;
 
 	if (operation == MHM_GAUGE_SET)
 	{
-		pg_atomic_write_u64(&series->last, mhm_bits_of_float8(*value));
+		pg_atomic_write_u64(last, mhm_bits_of_float8(*value));
 		return true;
 	}
-	seen = pg_atomic_read_u64(&series->last);
-	do
-	{
-		sum = mhm_float8_of_bits(seen) + *value;
-		if (unlikely(isinf(sum)))
-			return false;
-	} while (!pg_atomic_compare_exchange_u64(&series->last, &seen, mhm_bits_of_float8(sum)));
+	/* MHM_RELATIVE is not a number, and stays so whatever is added to it */
+	sum = add_to_word(last, *value);
+	if (unlikely(isnan(sum)))
+		sum = add_to_relative(number, *value);
+	if (unlikely(isinf(sum)))
+		return false;
 	*value = sum;
 	return true;
 }
@@ -240,18 +272,15 @@ mhm_accumulate(const MhmTarget *target, MhmOperation operation, double value,
 		return false;
 	}
 
-	if (operation == MHM_GAUGE_SET || operation == MHM_GAUGE_ADD)
-	{
-		in_range = change_gauge(series, operation, &value);
-		sum = cell->sum + value;
-		/* Rather a mean that is off than a gauge that cannot be set */
-		if (unlikely(fabs(sum) > LARGEST_CELL_SUM))
-			sum = cell->sum;
-	}
-	else
+	if (operation == MHM_INC)
 	{
 		sum = cell->sum + value;
 		in_range = fabs(sum) <= LARGEST_CELL_SUM;
+	}
+	else
+	{
+		in_range = operation == MHM_OBSERVE || change_gauge(target->series, operation, &value);
+		sum = mhm_saturated(cell->sum + value);
 	}
 	if (unlikely(!in_range))
 	{
@@ -333,8 +362,15 @@ mhm_accumulate_clear(uint32 number)
 	MhmSeries  *series = &mhm_series[number];
 
 	for (uint32 i = 0; i < mhm_region->geometry.stripes; i++)
+	{
 		memset(mhm_cell(i, number), 0, sizeof(MhmCell));
-	pg_atomic_write_u64(&series->last, 0);
+		*mhm_earlier(i, number) = 0;
+	}
+	pg_atomic_write_u64(&series->last, series->kind == MHM_GAUGE ? MHM_RELATIVE : 0);
+	pg_atomic_write_u64(&mhm_levels[number].relative, 0);
+	mhm_levels[number].stored = 0;
+	if (series->kind == MHM_GAUGE)
+		mhm_region->has_relative = true;
 	pg_atomic_write_u64(&series->min, mhm_bits_of_float8(INFINITY));
 	pg_atomic_write_u64(&series->max, mhm_bits_of_float8(-INFINITY));
 	pg_atomic_write_u64(&series->taken_min, mhm_bits_of_float8(INFINITY));
@@ -342,7 +378,7 @@ mhm_accumulate_clear(uint32 number)
 	pg_atomic_write_u64(&series->lifetime_min, mhm_bits_of_float8(INFINITY));
 	pg_atomic_write_u64(&series->lifetime_max, mhm_bits_of_float8(-INFINITY));
 	series->flushed_count = 0;
-	series->flushed_sum = 0;
+	series->taken_sum = 0;
 	if (series->histogram != MHM_NONE)
 	{
 		MhmHistogramBody *body = &mhm_histograms[series->histogram];
@@ -411,6 +447,15 @@ mhm_accumulate_redo(void)
 		if (intent->phase == MHM_INTENT_NONE)
 			continue;
 		cell = mhm_cell(i, intent->series);
+		if (intent->phase == MHM_INTENT_TAKING)
+		{
+			series->taken_sum = intent->sum;
+			*mhm_earlier(i, intent->series) = intent->value;
+			cell->sum = 0;
+			pg_compiler_barrier();
+			intent->phase = MHM_INTENT_NONE;
+			continue;
+		}
 		cell->count = intent->count;
 		cell->sum = intent->sum;
 		if (series->kind != MHM_COUNTER)
@@ -441,6 +486,17 @@ extremes_are_numbers(MhmSeries *series)
 		!isnan(mhm_float8_of_bits(pg_atomic_read_u64(&series->lifetime_max)));
 }
 
+/* Each of them: what is added up saturates, and hides an infinite one */
+static bool
+sums_are_finite(uint32 number)
+{
+	for (uint32 i = 0; i < mhm_region->geometry.stripes; i++)
+		if (!isfinite(mhm_cell(i, number)->sum) || !isfinite(*mhm_earlier(i, number)))
+			return false;
+	return isfinite(mhm_series[number].taken_sum) && isfinite(mhm_levels[number].stored) &&
+		isfinite(mhm_float8_of_bits(pg_atomic_read_u64(&mhm_levels[number].relative)));
+}
+
 /*
  * For recovery, when no sample is half-way: what contradicts itself in what a
  * series holds, or NULL.
@@ -454,9 +510,7 @@ mhm_accumulate_contradiction(uint32 number)
 	uint64		in_buckets = 0;
 
 	mhm_accumulate_read(number, &totals, counts);
-	if (!isfinite(totals.sum) || !isfinite(totals.last))
-		return "a sum is not a finite number";
-	if (!isfinite(series->flushed_sum))
+	if (!sums_are_finite(number) || !isfinite(totals.last))
 		return "a sum is not a finite number";
 	if (!extremes_are_numbers(series))
 		return "a minimum or a maximum is not a number";

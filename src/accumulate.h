@@ -9,6 +9,9 @@
 #ifndef MHM_ACCUMULATE_H
 #define MHM_ACCUMULATE_H
 
+#include <float.h>
+#include <math.h>
+
 #include "region.h"
 
 typedef enum MhmOperation
@@ -34,7 +37,8 @@ typedef struct MhmTotals
 {
 	uint64		count;
 	double		sum;
-	double		last;
+	double		in_cells;		/* of sum, what no flush has taken yet */
+	double		last;			/* what a relative gauge was changed by */
 	double		min;			/* infinite when nothing was recorded */
 	double		max;
 	TimestampTz updated_at;
@@ -49,11 +53,19 @@ extern void mhm_accumulate_redo(void);
 extern const char *mhm_accumulate_contradiction(uint32 series);
 
 /* totals.c */
+extern uint64 mhm_accumulate_count(uint32 series);
 extern void mhm_accumulate_read(uint32 series, MhmTotals *totals, uint64 *counts);
 extern void mhm_accumulate_take(uint32 series, MhmTotals *totals, uint64 *counts);
 extern void mhm_accumulate_keep_taken(uint32 series);
 extern void mhm_accumulate_drop_taken(uint32 series);
 extern void mhm_accumulate_read_discarded(uint64 discarded[MHM_DISCARD_REASONS]);
+
+/* levels.c */
+extern bool mhm_level_give(uint32 series, double level);
+extern void mhm_level_redo(void);
+extern bool mhm_level_intent_makes_sense(void);
+extern void mhm_resets_note(const char *metric, uint32 metric_length, const pg_uuid_t *tenant);
+extern bool mhm_resets_make_sense(void);
 
 /* Taking and leaving one stripe, for those who read */
 extern void mhm_stripe_hold(uint32 number);
@@ -63,6 +75,30 @@ static inline void
 mhm_stripe_leave(uint32 number)
 {
 	pg_atomic_clear_flag(&mhm_stripes[number].stripe.lock);
+}
+
+/* A sum beyond what a double holds is the largest one of its sign */
+static inline double
+mhm_saturated(double sum)
+{
+	return likely(fabs(sum) <= DBL_MAX) ? sum : copysign(DBL_MAX, sum);
+}
+
+static inline bool
+mhm_is_relative(const MhmSeries *series)
+{
+	return pg_atomic_read_u64((pg_atomic_uint64 *) &series->last) == MHM_RELATIVE;
+}
+
+/* A gauge's value, of a relative one what it was changed by */
+static inline double
+mhm_last(uint32 number)
+{
+	uint64		last = pg_atomic_read_u64(&mhm_series[number].last);
+
+	if (unlikely(last == MHM_RELATIVE))
+		last = pg_atomic_read_u64(&mhm_levels[number].relative);
+	return mhm_float8_of_bits(last);
 }
 
 /*

@@ -3,7 +3,8 @@
  * flush.h
  *	  Bringing what was recorded into the storage tables, exactly once.
  *
- * A flush goes through these files in this order: flushcollect.c takes what has
+ * A flush goes through these files in this order: flushlevels.c gives gauges that
+ * are new in the region the level that storage has, flushcollect.c takes what has
  * changed, flushseries.c gives ids to the series, flushjournal.c notes in a file
  * what is stored, flushstore.c writes it to the tables in one transaction,
  * flushcollect.c notes in the region that it is stored.  worker.c leads it
@@ -40,7 +41,7 @@ typedef struct MhmChange
 	struct varlena *histogram;	/* NULL unless it is one */
 
 	uint64		count_after;
-	double		sum_after;
+	bool		relative;		/* a gauge: last is what it was changed by */
 	uint32		buckets_count;	/* the buckets that changed */
 	uint16	   *buckets;
 	uint64	   *buckets_after;
@@ -64,13 +65,18 @@ typedef struct MhmStoredState
 	uint64		highest_tick;	/* of any region */
 } MhmStoredState;
 
+/* flushlevels.c */
+extern bool mhm_levels_settle(void);
+extern void mhm_levels_committed(void);
+
 /* flushcollect.c */
-extern void mhm_flush_collect(MhmFlush *flush);
+extern void mhm_flush_collect(MhmFlush *flush, bool relative_too);
+extern bool mhm_flush_find_relative(MhmFlush *keys, uint32 most);
 extern void mhm_flush_apply(const MhmFlush *flush);
 extern void mhm_flush_put_back(const MhmChange *change);
 extern void mhm_flush_keep_all_taken(void);
 extern void mhm_flush_give_up_unstored(void);
-extern bool mhm_flush_apply_to(uint32 number, uint64 count, double sum, uint32 buckets_count,
+extern bool mhm_flush_apply_to(uint32 number, uint64 count, uint32 buckets_count,
 							   const uint16 *buckets, const uint64 *buckets_after);
 
 /* flushjournal.c */
@@ -85,6 +91,8 @@ extern void mhm_store_leave(void);
 extern bool mhm_store_is_writable_anew(void);
 extern bool mhm_store_has_alerts(void);
 extern void mhm_store_read_state(uint64 region_id, MhmStoredState *state);
+extern void mhm_store_lock(void);
+extern void mhm_store_mend(void);
 extern void mhm_store_write_state(const MhmFlush *flush);
 extern void mhm_store_write_live(const MhmFlush *flush);
 extern void mhm_store_call(const char *query, TimestampTz now);
@@ -97,6 +105,7 @@ extern void mhm_store_withdraw_rows(const char *name, Tuplestorestate *rows);
 
 /* flushseries.c */
 extern void mhm_series_use_table(Oid relation);
+extern void mhm_series_find(MhmFlush *keys);
 extern bool mhm_series_identify(MhmFlush *flush);
 extern void mhm_series_remember(const MhmFlush *flush);
 

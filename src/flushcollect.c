@@ -54,17 +54,41 @@ copy_string(Block *block, MhmString string)
 	return copy;
 }
 
-/* Take one series, if anything has come to it */
-static void
-take_series(Block *block, uint32 number)
+/* Which series a change is of */
+static MhmChange *
+begin_change(Block *block, uint32 number)
 {
 	MhmSeries  *series = &mhm_series[number];
 	MhmMetric  *metric = &mhm_metrics[series->metric];
-	MhmChange  *change = &block->changes[block->used];
-	MhmTotals	totals;
+	MhmChange  *change = &block->changes[block->used++];
 
-	mhm_accumulate_read(number, &totals, NULL);
-	if (totals.count == series->flushed_count)
+	memset(change, 0, sizeof(*change));
+	change->number = number;
+	change->generation = pg_atomic_read_u32(&series->generation);
+	change->tenant = series->tenant;
+	change->kind = series->kind;
+	change->overflow = series->overflow;
+	change->metric = copy_string(block, metric->name);
+	change->metric_length = metric->name.length;
+	change->labels = copy_string(block, series->labels);
+	change->labels_length = series->labels.length;
+	return change;
+}
+
+/* Take one series, if anything has come to it */
+static void
+take_series(Block *block, uint32 number, bool relative_too)
+{
+	MhmSeries  *series = &mhm_series[number];
+	MhmChange  *change;
+	MhmTotals	totals;
+	bool		relative;
+
+	if (mhm_accumulate_count(number) == series->flushed_count)
+		return;
+	/* Read once: somebody may set it now, and then the next flush has it */
+	relative = series->kind == MHM_GAUGE && mhm_is_relative(series);
+	if (relative && !relative_too)
 		return;
 	if (series->histogram == MHM_NONE)
 		mhm_accumulate_take(number, &totals, NULL);
@@ -77,24 +101,14 @@ take_series(Block *block, uint32 number)
 		block->min_exponents[block->used] = body->min_exponent;
 	}
 
-	memset(change, 0, sizeof(*change));
-	change->number = number;
-	change->generation = pg_atomic_read_u32(&series->generation);
-	change->tenant = series->tenant;
-	change->kind = series->kind;
-	change->overflow = series->overflow;
-	change->metric = copy_string(block, metric->name);
-	change->metric_length = metric->name.length;
-	change->labels = copy_string(block, series->labels);
-	change->labels_length = series->labels.length;
+	change = begin_change(block, number);
 	change->count = totals.count - series->flushed_count;
-	change->sum = totals.sum - series->flushed_sum;
+	change->sum = totals.sum;
 	change->min = totals.min;
 	change->max = totals.max;
 	change->last = totals.last;
 	change->count_after = totals.count;
-	change->sum_after = totals.sum;
-	block->used++;
+	change->relative = relative;
 }
 
 /* A histogram of the interval, and which buckets it changes to what */
@@ -139,9 +153,12 @@ finish_block(MhmFlush *flush, Block *block)
 	}
 }
 
-/* Take everything that has changed; in the current memory context */
+/*
+ * Take everything that has changed; in the current memory context.  Gauges whose
+ * level is not known yet are left to a later flush, unless they are wanted too.
+ */
 void
-mhm_flush_collect(MhmFlush *flush)
+mhm_flush_collect(MhmFlush *flush, bool relative_too)
 {
 	uint32		slots = mhm_region->geometry.series_slots;
 	Block	   *block = palloc(sizeof(Block));
@@ -155,7 +172,7 @@ mhm_flush_collect(MhmFlush *flush)
 		LWLockAcquire(mhm_registry_lock, LW_SHARED);
 		for (uint32 i = first; i < Min(first + BLOCK, slots); i++)
 			if (mhm_series[i].live == MHM_SERIES_LIVE)
-				take_series(block, i);
+				take_series(block, i, relative_too);
 		LWLockRelease(mhm_registry_lock);
 		finish_block(flush, block);
 		CHECK_FOR_INTERRUPTS();
@@ -164,11 +181,49 @@ mhm_flush_collect(MhmFlush *flush)
 }
 
 /*
+ * Find the gauges whose level is not known, at most so many; false when there are
+ * more.  In the current memory context; nothing is taken.
+ */
+bool
+mhm_flush_find_relative(MhmFlush *keys, uint32 most)
+{
+	uint32		slots = mhm_region->geometry.series_slots;
+	Block	   *block = palloc(sizeof(Block));
+	bool		complete = true;
+
+	keys->changes = MemoryContextAllocHuge(CurrentMemoryContext, (most + BLOCK) * sizeof(MhmChange));
+	keys->changes_count = 0;
+	for (uint32 first = 0; first < slots; first += BLOCK)
+	{
+		block->used = 0;
+		block->text_used = 0;
+		LWLockAcquire(mhm_registry_lock, LW_SHARED);
+		/* Whoever makes another one says so again */
+		if (first == 0)
+			mhm_region->has_relative = false;
+		for (uint32 i = first; i < Min(first + BLOCK, slots); i++)
+			if (mhm_series[i].live == MHM_SERIES_LIVE && mhm_series[i].kind == MHM_GAUGE &&
+				mhm_is_relative(&mhm_series[i]))
+				(void) begin_change(block, i);
+		LWLockRelease(mhm_registry_lock);
+		finish_block(keys, block);
+		CHECK_FOR_INTERRUPTS();
+		if (keys->changes_count >= most)
+		{
+			complete = false;
+			break;
+		}
+	}
+	pfree(block);
+	return complete;
+}
+
+/*
  * Note what of a series is stored.  Every value is absolute, so doing it again
  * after a crash in the middle is the same.  The caller holds the registry lock.
  */
 bool
-mhm_flush_apply_to(uint32 number, uint64 count, double sum, uint32 buckets_count,
+mhm_flush_apply_to(uint32 number, uint64 count, uint32 buckets_count,
 				   const uint16 *buckets, const uint64 *buckets_after)
 {
 	MhmSeries  *series = &mhm_series[number];
@@ -183,7 +238,6 @@ mhm_flush_apply_to(uint32 number, uint64 count, double sum, uint32 buckets_count
 		for (uint32 i = 0; i < buckets_count; i++)
 			body->flushed[buckets[i]] = buckets_after[i];
 	}
-	series->flushed_sum = sum;
 	series->flushed_count = count;
 	mhm_accumulate_drop_taken(number);
 	return true;
@@ -201,11 +255,12 @@ mhm_flush_apply(const MhmFlush *flush)
 			MhmChange  *change = &flush->changes[i];
 			MhmSeries  *series = &mhm_series[change->number];
 
-			if (series->live == MHM_SERIES_LIVE &&
-				pg_atomic_read_u32(&series->generation) == change->generation)
-				(void) mhm_flush_apply_to(change->number, change->count_after, change->sum_after,
-										  change->buckets_count, change->buckets,
-										  change->buckets_after);
+			if (series->live != MHM_SERIES_LIVE ||
+				pg_atomic_read_u32(&series->generation) != change->generation)
+				continue;
+			(void) mhm_flush_apply_to(change->number, change->count_after, change->buckets_count,
+									  change->buckets, change->buckets_after);
+			mhm_levels[change->number].stored = change->relative ? change->last : 0;
 		}
 		LWLockRelease(mhm_registry_lock);
 	}
@@ -248,6 +303,6 @@ mhm_flush_give_up_unstored(void)
 {
 	MhmFlush	all = {0};
 
-	mhm_flush_collect(&all);
+	mhm_flush_collect(&all, true);
 	mhm_flush_apply(&all);
 }

@@ -31,7 +31,7 @@
 #include "storage/fd.h"
 
 #define JOURNAL_FILE		"pg_stat/meshhook_metrics.flush"
-#define JOURNAL_MAGIC		UINT64CONST(0x314C4E524A4D484D) /* "MHMJRNL1" */
+#define JOURNAL_MAGIC		UINT64CONST(0x324C4E524A4D484D) /* "MHMJRNL2" */
 
 typedef struct JournalHeader
 {
@@ -50,7 +50,7 @@ typedef struct JournalEntry
 	uint32		generation;
 	pg_uuid_t	tenant;
 	uint64		count;
-	double		sum;
+	double		relative;		/* what a relative gauge was changed by, else 0 */
 	uint32		metric_length;
 	uint32		labels_length;
 	uint32		buckets_count;
@@ -65,7 +65,7 @@ append_entry(StringInfo out, const MhmChange *change)
 		.generation = change->generation,
 		.tenant = change->tenant,
 		.count = change->count_after,
-		.sum = change->sum_after,
+		.relative = change->relative ? change->last : 0,
 		.metric_length = change->metric_length,
 		.labels_length = change->labels_length,
 		.buckets_count = change->buckets_count,
@@ -175,7 +175,7 @@ mhm_journal_inherit(uint64 region_id)
 
 	if (mhm_region->pending_tick != 0)
 		return;
-	mhm_flush_collect(&unstored);
+	mhm_flush_collect(&unstored, true);
 	unstored.tick = mhm_region->flushed_tick + 1;
 	if (unstored.changes_count > 0)
 		mhm_journal_write(&unstored, region_id);
@@ -286,9 +286,10 @@ mhm_journal_apply(uint64 region_id, uint64 tick)
 		at += entry.buckets_count * sizeof(uint64);
 
 		number = series_of_entry(&entry, metric, labels);
-		if (number != MHM_NONE)
-			(void) mhm_flush_apply_to(number, entry.count, entry.sum, entry.buckets_count,
-									  buckets, buckets_after);
+		if (number == MHM_NONE)
+			continue;
+		(void) mhm_flush_apply_to(number, entry.count, entry.buckets_count, buckets, buckets_after);
+		mhm_levels[number].stored = entry.relative;
 	}
 	LWLockRelease(mhm_registry_lock);
 	pfree(data);

@@ -13,14 +13,20 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "flush.h"
 #include "labels.h"
 #include "registry.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
+
+PG_FUNCTION_INFO_V1(mhm_series_leave);
 
 /*
  * So many ids are looked for in one flush, as many as fit well into its time;
@@ -35,15 +41,41 @@ typedef struct KnownSeries
 } KnownSeries;
 
 static KnownSeries *known_series = NULL;
+static int64 greatest_id = 0;	/* that this process has seen */
 static bool known_series_stale = true;
 static Oid	series_table = InvalidOid;
 
-/* Ids may be wrong once the table has been truncated or made anew */
+/* Ids may be wrong once the table has been truncated or made anew, or has lost rows */
 static void
 forget_series(Datum arg, Oid relation)
 {
 	if (relation == InvalidOid || relation == series_table)
 		known_series_stale = true;
+}
+
+/*
+ * Before rows of series are deleted or get another key.  From here on until the
+ * transaction has ended no flush begins, and none is under way: each locks
+ * flush_state first (mhm_store_lock()).  The invalidation is sent when it commits,
+ * before its locks are released, and a flush takes in what was sent when it gets its
+ * lock, before it looks at what it knows.  So no flush stores under an id whose row is
+ * gone.  Works in any backend, with or without shared memory.
+ */
+Datum
+mhm_series_leave(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	Oid			flush_state;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				errmsg("series_leave() was not called by a trigger"));
+	flush_state = get_relname_relid("flush_state", RelationGetNamespace(trigger->tg_relation));
+	if (OidIsValid(flush_state))
+		LockRelationOid(flush_state, ShareRowExclusiveLock);
+	CacheInvalidateRelcache(trigger->tg_relation);
+	PG_RETURN_POINTER(NULL);
 }
 
 /* The table series is this one from now on */
@@ -113,6 +145,7 @@ mhm_series_remember(const MhmFlush *flush)
 
 		known->generation = flush->changes[i].generation;
 		known->id = flush->changes[i].id;
+		greatest_id = Max(greatest_id, known->id);
 	}
 }
 
@@ -206,6 +239,20 @@ find_ids(MhmFlush *flush, uint32 *unknown)
 	return of_another_kind;
 }
 
+/*
+ * A sequence that was restarted, set back, or not copied along must not give ids
+ * again that something has.
+ */
+static void
+mend_series_ids(void)
+{
+	static const char query[] = "select meshhook_metrics.mend_series_ids($1)";
+	Oid			types[] = {INT8OID};
+	Datum		values[] = {Int64GetDatum(greatest_id)};
+
+	mhm_store_check(SPI_execute_with_args(query, 1, types, values, NULL, false, 0), query);
+}
+
 /* Make rows for the series that have none */
 static void
 make_ids(MhmFlush *flush, uint32 unknown)
@@ -240,6 +287,28 @@ change_kinds(MhmFlush *flush, uint32 unknown)
 	mhm_store_withdraw_rows("wanted", rows);
 }
 
+/* Whatever the planner believes of the table: by the unique index */
+static int
+begin_using_indexes(void)
+{
+	int			guc_level = NewGUCNestLevel();
+
+	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	return guc_level;
+}
+
+/* Look for the ids of series, without making any: 0 where there is no row */
+void
+mhm_series_find(MhmFlush *keys)
+{
+	uint32		unknown = keys->changes_count;
+	int			guc_level = begin_using_indexes();
+
+	(void) find_ids(keys, &unknown);
+	AtEOXact_GUC(false, guc_level);
+}
+
 /*
  * Have every change know the id of its series.  False when some were left out of
  * the flush, because too many are new to this process.
@@ -255,10 +324,7 @@ mhm_series_identify(MhmFlush *flush)
 	if (unknown == 0)
 		return complete;
 
-	/* Whatever the planner believes of the table: by the unique index */
-	guc_level = NewGUCNestLevel();
-	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	guc_level = begin_using_indexes();
 	if (find_ids(flush, &unknown) > 0)
 	{
 		for (uint32 i = 0; i < flush->changes_count; i++)
@@ -269,6 +335,7 @@ mhm_series_identify(MhmFlush *flush)
 	}
 	if (unknown > 0)
 	{
+		mend_series_ids();
 		make_ids(flush, unknown);
 		(void) find_ids(flush, &unknown);
 	}

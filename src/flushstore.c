@@ -64,6 +64,7 @@ static Oid	saved_user;
 static int	saved_context;
 static int	guc_level;
 
+static SPIPlanPtr plan_mend;
 static SPIPlanPtr plan_state;
 static SPIPlanPtr plan_live;
 static SPIPlanPtr plan_quotas;
@@ -308,6 +309,29 @@ mhm_store_read_state(uint64 region_id, MhmStoredState *state)
 	tick = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3, &is_null);
 	if (!is_null)
 		state->highest_tick = (uint64) DatumGetInt64(tick);
+}
+
+/*
+ * Lock what a flush depends on, in the order in which others do.  Who deletes rows
+ * of series has flush_state locked against us (mhm_series_leave()), so that the ids
+ * that we know are those of rows which stay until we have committed; who truncates
+ * it waits for us, or we for it.
+ */
+void
+mhm_store_lock(void)
+{
+	static const char query[] =
+		"lock table only meshhook_metrics.flush_state, only meshhook_metrics.series in row exclusive mode";
+
+	mhm_store_check(SPI_execute(query, false, 0), query);
+}
+
+/* Put right what a restore, a truncation or a replication has left (state.sql) */
+void
+mhm_store_mend(void)
+{
+	mhm_store_lock();
+	execute_plan(&plan_mend, "select meshhook_metrics.mend_state()", 0, NULL, NULL, NULL);
 }
 
 /* Which flush this is: committed with everything else of it, or not at all */

@@ -5,12 +5,13 @@
  *
  * One contiguous piece of memory, addressed by offsets and indexes only, in
  * this order: header, stripes, metrics, series, tenants, which series a tenant
- * has, hash heads, cells (one array a stripe), histogram bodies, string chunks.
+ * has, hash heads, cells (one array a stripe), earlier sums, levels, histogram
+ * bodies, string chunks.
  *
  * Who may write what:
  *	  header, metrics, series keys, tenants, chains,
  *	  chunks										  the registry lock, exclusive
- *	  cells, a stripe's intent and discards			  the holder of that stripe
+ *	  cells, earlier sums, a stripe's intent and discards	  the holder of that stripe
  *	  series' atomics, histogram counts				  anybody, atomically, while
  *													  holding any stripe
  *
@@ -106,12 +107,13 @@ typedef struct MhmSeries
 	uint8		overflow;		/* the overflow series of its metric and tenant */
 	pg_atomic_uint64 updated_at;	/* TimestampTz, to the second */
 	uint64		flushed_count;	/* what storage holds already; the flush
-								 * worker's own, like flushed_sum */
+								 * worker's own, like taken_sum */
 
-	pg_atomic_uint64 last;		/* float8: a gauge's value */
+	pg_atomic_uint64 last;		/* float8: a gauge's value, or MHM_RELATIVE */
 	pg_atomic_uint64 min;		/* float8: gauges and histograms; infinite */
 	pg_atomic_uint64 max;		/* when nothing came since the last flush */
-	double		flushed_sum;
+	double		taken_sum;		/* of what storage has not got, as far as it
+								 * has left the cells */
 	pg_atomic_uint64 taken_min; /* of the flush under way, else infinite */
 	pg_atomic_uint64 taken_max;
 	pg_atomic_uint64 lifetime_min;	/* of all that was taken */
@@ -123,12 +125,25 @@ typedef struct MhmSeries
 #define MHM_SERIES_LIVE				1
 #define MHM_SERIES_RETIRING			2
 
-/* A series' share in one stripe */
+/*
+ * A series' share in one stripe.  count is of all time; sum is what came since a
+ * flush last took it, mhm_earlier() what came before that.
+ */
 typedef struct MhmCell
 {
 	uint64		count;
 	double		sum;
 } MhmCell;
+
+/* As a gauge's last: nobody has said what it is, only by how much it changed */
+#define MHM_RELATIVE			UINT64CONST(0x7FF8000000000001) /* not a number */
+
+/* A gauge that is relative (levels.c) */
+typedef struct MhmLevel
+{
+	pg_atomic_uint64 relative;	/* float8: what it was changed by */
+	double		stored;			/* as much of that is in storage already */
+} MhmLevel;
 
 #define MHM_COUNT_ZERO				MHM_HISTOGRAM_BUCKETS
 #define MHM_COUNT_OVERFLOW			(MHM_HISTOGRAM_BUCKETS + 1)
@@ -148,7 +163,9 @@ typedef enum MhmIntentPhase
 {
 	MHM_INTENT_NONE,
 	MHM_INTENT_ARMED,
-	MHM_INTENT_BUCKET_COUNTED
+	MHM_INTENT_BUCKET_COUNTED,
+	MHM_INTENT_TAKING			/* the flush worker's: sum is what is taken
+								 * afterwards, value what came earlier */
 } MhmIntentPhase;
 
 typedef struct MhmIntent
@@ -199,6 +216,35 @@ typedef struct MhmTenantLink
 	uint32		previous;
 } MhmTenantLink;
 
+/* What a gauge holds once its level is known: the intent of levels.c */
+typedef struct MhmLevelIntent
+{
+	uint32		armed;
+	uint32		series;
+	double		last;
+	double		min;
+	double		max;
+	double		lifetime_min;
+	double		lifetime_max;
+	double		taken_sum;
+	double		earlier;		/* of the first stripe */
+} MhmLevelIntent;
+
+/* Metrics are named by as many bytes at most */
+#define MHM_MAX_METRIC_LENGTH		128
+
+/* Gauges that were reset: what storage has of them does not come back */
+typedef struct MhmReset
+{
+	TimestampTz at;
+	pg_uuid_t	tenant;
+	uint8		of_tenant;		/* else of all of them */
+	uint8		metric_length;	/* 0: of all metrics */
+	char		metric[MHM_MAX_METRIC_LENGTH];
+} MhmReset;
+
+#define MHM_RESETS				16
+
 typedef struct MhmGeometry
 {
 	uint32		max_series;		/* ordinary series */
@@ -232,6 +278,13 @@ typedef struct MhmRegion
 	uint64		pending_tick;
 	uint64		pending_region_id;	/* under which storage knows it */
 	uint32		pending_moved;	/* series have other numbers since */
+
+	/* Gauges' levels (levels.c): written with the registry lock held */
+	uint32		has_relative;	/* a series may be relative */
+	uint32		resets_count;
+	uint64		resets_noted;	/* changes with the resets */
+	MhmReset	resets[MHM_RESETS];
+	MhmLevelIntent level_intent;	/* of who holds all stripes */
 	MhmGeometry geometry;
 
 	/* Derived from the parts when a process attaches, and kept up to date */
@@ -268,6 +321,8 @@ extern PGDLLEXPORT uint32 *mhm_tenant_heads;
 extern PGDLLEXPORT uint32 *mhm_series_heads;
 extern PGDLLEXPORT uint32 *mhm_metric_heads;
 extern PGDLLEXPORT MhmCell *mhm_cells;
+extern PGDLLEXPORT double *mhm_earlier_sums;
+extern PGDLLEXPORT MhmLevel *mhm_levels;
 extern PGDLLEXPORT MhmHistogramBody *mhm_histograms;
 extern PGDLLEXPORT MhmChunk *mhm_chunks;
 
@@ -277,6 +332,13 @@ static inline MhmCell *
 mhm_cell(uint32 stripe, uint32 series)
 {
 	return &mhm_cells[(Size) stripe * mhm_region->geometry.series_slots + series];
+}
+
+/* What a flush has taken out of a cell, ever; the stripes of a series are neighbours */
+static inline double *
+mhm_earlier(uint32 stripe, uint32 series)
+{
+	return &mhm_earlier_sums[(Size) series * mhm_region->geometry.stripes + stripe];
 }
 
 static inline double

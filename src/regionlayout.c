@@ -24,6 +24,8 @@ uint32	   *mhm_tenant_heads = NULL;
 uint32	   *mhm_series_heads = NULL;
 uint32	   *mhm_metric_heads = NULL;
 MhmCell    *mhm_cells = NULL;
+double	   *mhm_earlier_sums = NULL;
+MhmLevel   *mhm_levels = NULL;
 MhmHistogramBody *mhm_histograms = NULL;
 MhmChunk   *mhm_chunks = NULL;
 
@@ -46,6 +48,8 @@ typedef struct RegionOffsets
 	Size		series_heads;
 	Size		metric_heads;
 	Size		cells;
+	Size		earlier_sums;
+	Size		levels;
 	Size		histograms;
 	Size		chunks;
 	Size		end;
@@ -90,6 +94,8 @@ region_offsets(const MhmGeometry *g)
 	offsets.series_heads = place(&end, g->series_heads, sizeof(uint32));
 	offsets.metric_heads = place(&end, g->metric_heads, sizeof(uint32));
 	offsets.cells = place(&end, (Size) g->stripes * g->series_slots, sizeof(MhmCell));
+	offsets.earlier_sums = place(&end, (Size) g->stripes * g->series_slots, sizeof(double));
+	offsets.levels = place(&end, g->series_slots, sizeof(MhmLevel));
 	offsets.histograms = place(&end, g->histogram_slots, sizeof(MhmHistogramBody));
 	offsets.chunks = place(&end, g->chunks, sizeof(MhmChunk));
 	offsets.end = CACHELINEALIGN(end);
@@ -116,6 +122,7 @@ struct_sizes(void)
 	sum = sum * 31 + sizeof(MhmTenant);
 	sum = sum * 31 + sizeof(MhmTenantLink);
 	sum = sum * 31 + sizeof(MhmCell);
+	sum = sum * 31 + sizeof(MhmLevel);
 	sum = sum * 31 + sizeof(MhmChunk);
 	sum = sum * 31 + sizeof(MhmHistogramBody);
 	return sum;
@@ -138,6 +145,8 @@ mhm_region_map(MhmRegion *region)
 	mhm_series_heads = (uint32 *) (base + offsets.series_heads);
 	mhm_metric_heads = (uint32 *) (base + offsets.metric_heads);
 	mhm_cells = (MhmCell *) (base + offsets.cells);
+	mhm_earlier_sums = (double *) (base + offsets.earlier_sums);
+	mhm_levels = (MhmLevel *) (base + offsets.levels);
 	mhm_histograms = (MhmHistogramBody *) (base + offsets.histograms);
 	mhm_chunks = (MhmChunk *) (base + offsets.chunks);
 }
@@ -169,6 +178,7 @@ mhm_region_format(MhmRegion *region, const MhmGeometry *geometry)
 		pg_atomic_init_u64(&mhm_series[i].taken_max, 0);
 		pg_atomic_init_u64(&mhm_series[i].lifetime_min, 0);
 		pg_atomic_init_u64(&mhm_series[i].lifetime_max, 0);
+		pg_atomic_init_u64(&mhm_levels[i].relative, 0);
 	}
 	for (uint32 i = 0; i < geometry->histogram_slots; i++)
 		for (int bucket = 0; bucket < MHM_COUNTS; bucket++)

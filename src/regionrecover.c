@@ -115,14 +115,21 @@ check_intents(void)
 
 		if (intent->phase == MHM_INTENT_NONE)
 			continue;
-		if (intent->phase > MHM_INTENT_BUCKET_COUNTED ||
+		if (intent->phase > MHM_INTENT_TAKING ||
 			intent->series >= mhm_region->geometry.series_slots ||
-			!mhm_series[intent->series].live ||
-			intent->reason < MHM_DISCARD_NONE || intent->reason >= MHM_DISCARD_REASONS ||
+			!mhm_series[intent->series].live)
+			return "a sample that was being recorded makes no sense";
+		if (intent->phase == MHM_INTENT_TAKING)
+			continue;
+		if (intent->reason < MHM_DISCARD_NONE || intent->reason >= MHM_DISCARD_REASONS ||
 			(intent->bucket != MHM_NONE) != (mhm_series[intent->series].kind == MHM_HISTOGRAM) ||
 			(intent->bucket != MHM_NONE && intent->bucket >= MHM_COUNTS))
 			return "a sample that was being recorded makes no sense";
 	}
+	if (!mhm_level_intent_makes_sense())
+		return "a gauge that was given its level makes no sense";
+	if (!mhm_resets_make_sense())
+		return "what was reset makes no sense";
 	return NULL;
 }
 
@@ -287,6 +294,7 @@ mhm_region_recover(void)
 		problem = check_intents();
 	if (problem == NULL)
 	{
+		mhm_level_redo();
 		mhm_accumulate_redo();
 		problem = check_totals();
 	}
@@ -315,9 +323,25 @@ import_extremes(MhmSeries *series, const MhmSeries *raw)
 	series->lifetime_max = raw->lifetime_max;
 }
 
+/*
+ * Sums in one cell instead of several.  What was shown of a counter must not be
+ * less because of that.
+ */
+static void
+import_sums(uint32 number, const MhmTotals *totals)
+{
+	double		earlier = mhm_saturated(totals->sum - totals->in_cells);
+
+	while (mhm_saturated(earlier + totals->in_cells) < totals->sum)
+		earlier = nextafter(earlier, INFINITY);
+	mhm_cell(0, number)->count = totals->count;
+	mhm_cell(0, number)->sum = totals->in_cells;
+	*mhm_earlier(0, number) = earlier;
+}
+
 /* Bring one series over, with all that was recorded in it */
 static void
-import_series(const MhmCollectedSeries *from, const MhmSeries *raw,
+import_series(const MhmCollectedSeries *from, const MhmSeries *raw, const MhmLevel *raw_level,
 			  const MhmHistogramBody *raw_body, const char *metric, uint32 metric_number)
 {
 	MhmKey		key;
@@ -334,13 +358,13 @@ import_series(const MhmCollectedSeries *from, const MhmSeries *raw,
 		elog(ERROR, "no room for a series in a region that was made to hold it");
 
 	series = &mhm_series[number];
-	mhm_cell(0, number)->count = from->totals.count;
-	mhm_cell(0, number)->sum = from->totals.sum;
-	pg_atomic_write_u64(&series->last, mhm_bits_of_float8(from->totals.last));
+	import_sums(number, &from->totals);
+	series->last = raw->last;
+	mhm_levels[number] = *raw_level;
 	import_extremes(series, raw);
 	pg_atomic_write_u64(&series->updated_at, (uint64) from->totals.updated_at);
 	series->flushed_count = raw->flushed_count;
-	series->flushed_sum = raw->flushed_sum;
+	series->taken_sum = raw->taken_sum;
 	if (from->counts != NULL)
 	{
 		MhmHistogramBody *body = &mhm_histograms[series->histogram];
@@ -364,6 +388,7 @@ mhm_region_import(MhmRegion *source, MhmRegion *target)
 	MhmCollection *all;
 	uint64		discarded[MHM_DISCARD_REASONS];
 	MhmSeries  *raw_series;
+	MhmLevel   *raw_levels;
 	MhmHistogramBody *raw_bodies;
 	uint32	   *numbers;
 	MhmConflict conflict;
@@ -372,6 +397,7 @@ mhm_region_import(MhmRegion *source, MhmRegion *target)
 	all = mhm_collect(NULL, true);
 	mhm_accumulate_read_discarded(discarded);
 	raw_series = mhm_series;
+	raw_levels = mhm_levels;
 	raw_bodies = mhm_histograms;
 
 	mhm_region_map(target);
@@ -397,12 +423,15 @@ mhm_region_import(MhmRegion *source, MhmRegion *target)
 		MhmCollectedSeries *from = &all->series[i];
 		MhmSeries  *raw = &raw_series[from->number];
 
-		import_series(from, raw,
+		import_series(from, raw, &raw_levels[from->number],
 					  raw->histogram == MHM_NONE ? NULL : &raw_bodies[raw->histogram],
 					  all->metrics[from->metric].name, numbers[from->metric]);
 	}
 	for (int reason = 0; reason < MHM_DISCARD_REASONS; reason++)
 		mhm_stripes[0].stripe.discarded[reason] = discarded[reason];
+	target->has_relative = true;
+	target->resets_count = source->resets_count;
+	memcpy(target->resets, source->resets, sizeof(target->resets));
 	target->flushed_tick = source->flushed_tick;
 	target->pending_tick = source->pending_tick;
 	target->pending_region_id = source->pending_region_id;

@@ -10,8 +10,6 @@
 
 #include "accumulate.h"
 
-#define MHM_MAX_METRIC_LENGTH	128
-
 /* What identifies a series; labels in the encoding of labels.h */
 typedef struct MhmKey
 {

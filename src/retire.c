@@ -283,6 +283,22 @@ forget_description(const char *name, uint32 length)
 	LWLockRelease(mhm_registry_lock);
 }
 
+/* Of gauges that rest, too, which only storage knows: their levels do not come back */
+static void
+note_reset(const char *metric, uint32 metric_length, const pg_uuid_t *tenant)
+{
+	uint32		only = MHM_NONE;
+
+	if (metric_length > MHM_MAX_METRIC_LENGTH)
+		return;
+	LWLockAcquire(mhm_registry_lock, LW_EXCLUSIVE);
+	if (metric != NULL)
+		only = mhm_metric_find(metric, metric_length);
+	if (only == MHM_NONE || mhm_metrics[only].kind == MHM_GAUGE)
+		mhm_resets_note(metric == NULL ? "" : metric, metric_length, tenant);
+	LWLockRelease(mhm_registry_lock);
+}
+
 /*
  * Forget series and all that was recorded in them: of one metric or of all,
  * of one tenant or of all.  Returns how many.  What is recorded meanwhile may
@@ -294,6 +310,7 @@ mhm_registry_reset(const char *metric, uint32 metric_length, const pg_uuid_t *te
 	Choice		choice = {metric, metric_length, tenant, true, 0};
 	int64		removed = 0;
 
+	note_reset(metric, metric_length, tenant);
 	for (uint32 from = 0; from < mhm_region->geometry.series_slots; from += SLOTS_AT_ONCE)
 	{
 		CHECK_FOR_INTERRUPTS();

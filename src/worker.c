@@ -83,6 +83,7 @@ static bool taken_unsettled = true; /* something may be taken of a flush that fa
 static bool state_known = false;	/* has flush_state been read? */
 static bool more_to_flush = false;	/* has the last tick left something? */
 static uint64 next_tick;
+static uint64 answered;			/* the last request that was flushed for */
 
 static TimestampTz interval_began_at;	/* when changes were last collected */
 static instr_time interval_began;
@@ -235,6 +236,7 @@ flush_changes(void)
 	TimestampTz now;
 	instr_time	began;
 	bool		complete = true;
+	bool		levels_known;
 	MemoryContext transaction_context;
 
 	storage_there = mhm_store_enter();
@@ -255,11 +257,15 @@ flush_changes(void)
 	flush.seconds = seconds_of_interval(now);
 	flush.at = end_of_interval(now, flush.seconds);
 	flush.tick = next_tick;
+	levels_known = mhm_levels_settle();
 	/* From here on something is taken: an error is settled by the next tick */
 	taken_unsettled = true;
 	MemoryContextReset(flush_context);
 	transaction_context = MemoryContextSwitchTo(flush_context);
-	mhm_flush_collect(&flush);
+	mhm_flush_collect(&flush, false);
+	/* Who asks for a flush wants what is in storage to be right */
+	if (flush.changes_count > 0 || request > answered)
+		mhm_store_mend();
 	if (flush.changes_count > 0)
 	{
 		state_known = false;
@@ -276,6 +282,7 @@ flush_changes(void)
 	mhm_store_leave();
 	CommitTransactionCommand();
 
+	mhm_levels_committed();
 	if (flush.changes_count > 0)
 	{
 		mhm_flush_apply(&flush);
@@ -287,11 +294,13 @@ flush_changes(void)
 		state_known = true;
 	}
 	taken_unsettled = false;
+	complete = complete && levels_known;
 	more_to_flush = !complete;
 	if (!complete)
 		return;
 	interval_began_at = now;
 	interval_began = began;
+	answered = request;
 	note_flushed(request, mhm_milliseconds_since(began), now);
 }
 

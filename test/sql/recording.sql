@@ -104,7 +104,7 @@ select value, count
 from meshhook_metrics.snapshot()
 where metric = 'recording_rows_total';
 
--- Sums that would be infinite are left out, and counted as discarded
+-- What would make a counter or a gauge infinite is left out, and counted as discarded
 select (discarded ->> 'out_of_range')::bigint as before
 from meshhook_metrics.status() \gset
 select meshhook_metrics.inc('recording_large_total', 1e300);

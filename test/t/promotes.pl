@@ -54,8 +54,12 @@ remember_region($standby);
 # The primary goes on: while the standby is one, and with a last flush at its end
 record($primary, 'primary_total', 20);
 flush($primary);
+$primary->safe_psql('postgres', "select meshhook_metrics.gauge_add('in_flight', 7)");
+flush($primary);
 my $known = $primary->safe_psql('postgres', $series);
 $primary->wait_for_catchup($standby);
+
+$standby->safe_psql('postgres', "select meshhook_metrics.gauge_add('in_flight', -1)");
 
 record($standby, 'standby_total', 7);
 is(totals($standby, 'shared_total'), '37|37', 'a standby records in memory');
@@ -80,6 +84,8 @@ $open->query_safe("select meshhook_metrics.inc('standby_total', 2)");
 flush($standby);
 is(stored_total($standby, 'standby_total'), '9|18', 'promoted, it stores what it has recorded, before and after');
 is(stored_total($standby, 'shared_total'), '67|67', 'a series of both servers has the samples of both, once');
+is($standby->safe_psql('postgres', "select value from meshhook_metrics.snapshot() where metric = 'in_flight'"), 6,
+	'a gauge that is only added to goes on at the level that the primary stored');
 is(stored_total($standby, 'primary_total'), '60|120', "what was the primary's is not stored again");
 is(stored_total($standby, 'seconds'), '67|' . (465 + 210 + 55 + 28), 'nor are its histograms');
 is($standby->safe_psql('postgres', $series) =~ s/\n[^\n]*\|standby_total\|[^\n]*//r, $known, 'known series keep their ids');

@@ -48,7 +48,7 @@ static const Sample samples[] = {
 	{"gauge_set of an overflow series", GAUGE, MHM_GAUGE_SET, 100, 1, MHM_DISCARD_TENANT_LIMIT},
 	{"gauge_add", GAUGE, MHM_GAUGE_ADD, 50, 1, MHM_DISCARD_NONE},
 	{"gauge_add of an overflow series", GAUGE, MHM_GAUGE_ADD, -50, 1, MHM_DISCARD_LABEL_MEMORY},
-	{"gauge_set beyond the sum's range", GAUGE, MHM_GAUGE_SET, DBL_MAX, 1, MHM_DISCARD_NONE},
+	{"gauge_set to the largest number", GAUGE, MHM_GAUGE_SET, DBL_MAX, 1, MHM_DISCARD_NONE},
 	{"observe below the window", HISTOGRAM, MHM_OBSERVE, BELOW, 1, MHM_DISCARD_NONE},
 	{"observe within the window", HISTOGRAM, MHM_OBSERVE, WITHIN, 1, MHM_DISCARD_NONE},
 	{"observe above the window", HISTOGRAM, MHM_OBSERVE, ABOVE, 1, MHM_DISCARD_NONE},
@@ -105,7 +105,9 @@ observe(Observed *observed)
 			totals->count += mhm_cell(stripe, targets[i].series)->count;
 			totals->sum += mhm_cell(stripe, targets[i].series)->sum;
 		}
-		totals->last = mhm_float8_of_bits(pg_atomic_read_u64(&series->last));
+		totals->last = mhm_float8_of_bits(pg_atomic_read_u64(series->kind == MHM_GAUGE &&
+															 pg_atomic_read_u64(&series->last) == MHM_RELATIVE ?
+															 &mhm_levels[targets[i].series].relative : &series->last));
 		totals->min = mhm_float8_of_bits(pg_atomic_read_u64(&series->min));
 		totals->max = mhm_float8_of_bits(pg_atomic_read_u64(&series->max));
 		if (series->histogram != MHM_NONE)
@@ -149,8 +151,7 @@ apply(Observed *observed, const Sample *sample, bool statistics)
 	if (!statistics)
 		return;
 	totals->count += sample->calls;
-	if (fabs(value) <= DBL_MAX / 1024)
-		totals->sum += value;
+	totals->sum += value;
 	if (sample->which != COUNTER)
 	{
 		totals->min = Min(totals->min, value);

@@ -137,14 +137,14 @@ retire_meanwhile(pid_t pid, const Sample *sample)
 	finish_retiring(&retiring, true);
 	find_target("m", sample->kind, 2, 'b', 3, &next);
 	series = &mhm_series[next.series];
-	last = mhm_float8_of_bits(pg_atomic_read_u64(&series->last));
+	last = mhm_last(next.series);
 	finish(pid);
 
 	REQUIRE(next.series == target.series, "the slot was not used again");
 	REQUIRE(retired == (notes->accepted ? 2 : 1), "%lu samples were retired, the last was %s",
 			retired, notes->accepted ? "accepted" : "not accepted");
 	REQUIRE(count_in(next.series) == 0 && isinf(mhm_float8_of_bits(pg_atomic_read_u64(&series->min))) &&
-			mhm_float8_of_bits(pg_atomic_read_u64(&series->last)) == last,
+			mhm_last(next.series) == last,
 			"the sample is in the next series of the slot");
 	if (sample->kind == MHM_HISTOGRAM)
 		REQUIRE(count_in_buckets(next.series) == 0, "the next series has it in a bucket");

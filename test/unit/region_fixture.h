@@ -29,6 +29,7 @@
 #include "../../src/labels.c"
 #include "../../src/accumulate.c"
 #include "../../src/totals.c"
+#include "../../src/levels.c"
 #define replace_text	replace_metric_text /* also a function of the backend */
 #include "../../src/metrics.c"
 #undef replace_text

@@ -215,7 +215,7 @@ take(Journal *journal)
 	MhmFlush	flush = {0};
 
 	clear_parts(&journal->parts);
-	mhm_flush_collect(&flush);
+	mhm_flush_collect(&flush, false);
 	journal->changes_count = flush.changes_count;
 	for (uint32 i = 0; i < flush.changes_count; i++)
 	{

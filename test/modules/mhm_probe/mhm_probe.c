@@ -94,6 +94,8 @@ mhm_probe_parts(PG_FUNCTION_ARGS)
 	put_part(result, "series_heads", mhm_series_heads, sizeof(uint32), g->series_heads);
 	put_part(result, "metric_heads", mhm_metric_heads, sizeof(uint32), g->metric_heads);
 	put_part(result, "cells", mhm_cells, sizeof(MhmCell), g->stripes * g->series_slots);
+	put_part(result, "earlier_sums", mhm_earlier_sums, sizeof(double), g->stripes * g->series_slots);
+	put_part(result, "levels", mhm_levels, sizeof(MhmLevel), g->series_slots);
 	put_part(result, "histograms", mhm_histograms, sizeof(MhmHistogramBody), g->histogram_slots);
 	put_part(result, "chunks", mhm_chunks, sizeof(MhmChunk), g->chunks);
 	return (Datum) 0;
