@@ -57,7 +57,7 @@ do $$
 declare
 	keeper name;
 	own_storage text[] := array[
-		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings',
+		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'metrics', 'settings',
 		'alert_state', 'alert_suspensions', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications'];
 	own_functions text[] := array[
 		'labels_digest', 'check_settings', 'tenant_ids',
@@ -134,6 +134,12 @@ begin
 				('rollup_5m', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
 				('rollup_1h', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
 				('rollup_1d', 'tenants_read_their_own', 'tenant_id in (select meshhook_metrics.tenant_ids())'),
+				('metrics', 'tenants_read_those_they_have',
+					$q$exists (
+						select
+						from meshhook_metrics.series s
+						where s.metric = metrics.name
+							and s.tenant_id = any (array(select meshhook_metrics.tenant_ids())))$q$),
 				('rollup_state', 'readers_see_how_far_it_is', $q$target in ('1m', '5m', '1h', '1d')$q$),
 				('flush_state', 'readers_see_how_far_it_is', 'tick > 0')
 		) s (storage, name, shown)
@@ -171,10 +177,10 @@ declare
 	api_role name;
 	-- In the order of who inserts a rule, and of who takes notifications
 	tables text[] := array[
-		'alert_rules', 'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings',
+		'alert_rules', 'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'metrics', 'settings',
 		'alert_state', 'alert_suspensions', 'alerts', 'alert_events', 'alert_notifications', 'alert_receivers'];
 	for_tenants text[] := array[
-		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state',
+		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'metrics',
 		'alert_rules', 'alerts', 'alert_events'];
 	-- The rest of a rule is the server's: id, times, errors
 	written_by_people constant text :=

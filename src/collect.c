@@ -74,14 +74,14 @@ copy_text(Space *space, MhmString string)
 }
 
 static void
-copy_metrics(MhmCollection *collection, Space *space)
+copy_metrics(MhmCollection *collection, Space *space, bool forgotten_too)
 {
 	for (uint32 i = 0; i < mhm_region->geometry.metric_slots; i++)
 	{
 		MhmMetric  *metric = &mhm_metrics[i];
 		MhmCollectedMetric *copy;
 
-		if (!metric->live)
+		if (!metric->live || (metric->live != MHM_METRIC_LIVE && !forgotten_too))
 			continue;
 		space->metric_numbers[i] = collection->metrics_count;
 		copy = &collection->metrics[collection->metrics_count++];
@@ -92,6 +92,8 @@ copy_metrics(MhmCollection *collection, Space *space)
 		copy->kind = metric->kind;
 		copy->min_exponent = metric->min_exponent;
 		copy->described = metric->described;
+		copy->stored = metric->stored;
+		copy->live = metric->live;
 	}
 }
 
@@ -104,7 +106,8 @@ copy_series(MhmCollection *collection, Space *space, const pg_uuid_t *tenant,
 		MhmSeries  *series = &mhm_series[i];
 		MhmCollectedSeries *copy = &collection->series[collection->series_count];
 
-		if (!series->live ||
+		/* Shown is what goes on: the superseded one is gone with the next flush */
+		if (!series->live || (!unused_too && mhm_series_is_superseded(series)) ||
 			(tenant != NULL && memcmp(&series->tenant, tenant, sizeof(*tenant)) != 0))
 			continue;
 		copy->counts = NULL;
@@ -173,7 +176,7 @@ mhm_collect(const pg_uuid_t *tenant, bool unused_too)
 		LWLockAcquire(mhm_registry_lock, LW_SHARED);
 		if (fits(&space))
 		{
-			copy_metrics(collection, &space);
+			copy_metrics(collection, &space, unused_too);
 			copy_series(collection, &space, tenant, unused_too);
 			LWLockRelease(mhm_registry_lock);
 			break;

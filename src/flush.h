@@ -3,7 +3,8 @@
  * flush.h
  *	  Bringing what was recorded into the storage tables, exactly once.
  *
- * A flush goes through these files in this order: flushcollect.c takes what has
+ * What is described is exchanged with its table before (flushmetrics.c).  A flush
+ * goes through these files in this order: flushcollect.c takes what has
  * changed, flushseries.c gives ids to the series, flushjournal.c notes in a file
  * what is stored, flushstore.c writes it to the tables in one transaction,
  * flushcollect.c notes in the region that it is stored.  worker.c leads it
@@ -38,6 +39,7 @@ typedef struct MhmChange
 	double		max;
 	double		last;
 	struct varlena *histogram;	/* NULL unless it is one */
+	int			min_exponent;	/* of its window */
 
 	uint64		count_after;
 	double		sum_after;
@@ -94,6 +96,11 @@ extern void mhm_store_read_quotas(void);
 extern void mhm_store_check(int spi_result, const char *query);
 extern Tuplestorestate *mhm_store_offer_rows(const char *name, TupleDesc columns, uint32 expected);
 extern void mhm_store_withdraw_rows(const char *name, Tuplestorestate *rows);
+
+/* flushmetrics.c */
+extern Oid	mhm_metrics_table(void);
+extern bool mhm_metrics_exchange(bool read_only);
+extern void mhm_metrics_exchanged(void);
 
 /* flushseries.c */
 extern void mhm_series_use_table(Oid relation);

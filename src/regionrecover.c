@@ -70,7 +70,7 @@ claim_series(Claims *claims, MhmSeries *series)
 	char		labels[MHM_MAX_LABELS_LENGTH];
 
 	if (series->metric >= mhm_region->geometry.metric_slots ||
-		!mhm_metrics[series->metric].live ||
+		mhm_metrics[series->metric].live != MHM_METRIC_LIVE ||
 		mhm_metrics[series->metric].kind != series->kind ||
 		(series->histogram != MHM_NONE) != (series->kind == MHM_HISTOGRAM))
 		return false;
@@ -197,11 +197,14 @@ derive_metric_chains(void)
 
 		if (!metric->live)
 			continue;
+		metric->series = 0;
+		mhm_region->used_metrics++;
+		mhm_region->descriptions |= MHM_DESCRIPTIONS_UNSTORED | MHM_DESCRIPTIONS_FORGOTTEN;
+		if (metric->live != MHM_METRIC_LIVE)
+			continue;
 		head = &mhm_metric_heads[metric->hash & (g->metric_heads - 1)];
 		metric->next = *head;
 		*head = i;
-		metric->series = 0;
-		mhm_region->used_metrics++;
 	}
 }
 
@@ -252,7 +255,7 @@ static const char *
 check_names(void)
 {
 	for (uint32 i = 0; i < mhm_region->geometry.metric_slots; i++)
-		if (mhm_metrics[i].live && mhm_metric_is_in_conflict(i))
+		if (mhm_metrics[i].live == MHM_METRIC_LIVE && mhm_metric_is_in_conflict(i))
 			return "two metrics have samples of one name";
 	return NULL;
 }
@@ -262,7 +265,7 @@ static void
 forget_unused_metrics(void)
 {
 	for (uint32 i = 0; i < mhm_region->geometry.metric_slots; i++)
-		if (mhm_metrics[i].live && !mhm_metrics[i].described && mhm_metrics[i].series == 0)
+		if (mhm_metrics[i].live == MHM_METRIC_LIVE && !mhm_metrics[i].described && mhm_metrics[i].series == 0)
 			mhm_metric_forget(i);
 }
 
@@ -379,12 +382,19 @@ mhm_region_import(MhmRegion *source, MhmRegion *target)
 		MhmCollectedMetric *from = &all->metrics[i];
 		MhmMetric  *metric;
 
+		if (from->live == MHM_METRIC_FORGOTTEN)
+		{
+			if (!mhm_metric_import_forgotten(from->name, from->name_length))
+				elog(FATAL, "no room for a name in a region that was made to hold it");
+			continue;
+		}
 		if (mhm_metric_create(from->name, from->name_length, from->kind,
 							  &numbers[i], &conflict) != MHM_FOUND)
 			elog(FATAL, "no room for a metric in a region that was made to hold it");
 		metric = &mhm_metrics[numbers[i]];
 		metric->min_exponent = from->min_exponent;
 		metric->described = from->described;
+		metric->stored = from->stored;
 		if (from->help != NULL)
 			(void) mhm_string_store(from->help, strlen(from->help), &metric->help);
 		if (from->unit != NULL)
@@ -401,6 +411,7 @@ mhm_region_import(MhmRegion *source, MhmRegion *target)
 	}
 	for (int reason = 0; reason < MHM_DISCARD_REASONS; reason++)
 		mhm_stripes[0].stripe.discarded[reason] = discarded[reason];
+	target->descriptions |= source->descriptions;
 	target->flushed_tick = source->flushed_tick;
 	target->pending_tick = source->pending_tick;
 	target->pending_region_id = source->pending_region_id;

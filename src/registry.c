@@ -77,10 +77,31 @@ same_tenant(const pg_uuid_t *a, const pg_uuid_t *b)
 	return memcmp(a->data, b->data, UUID_LEN) == 0;
 }
 
+/*
+ * Was a histogram begun before the window of its metric was known?  Then it is
+ * superseded: looked up by nobody, it is flushed and goes, while another series of
+ * its key takes what is recorded (mhm_registry_retire_superseded).
+ */
+bool
+mhm_series_is_superseded(const MhmSeries *series)
+{
+	return series->histogram != MHM_NONE &&
+		mhm_histograms[series->histogram].min_exponent != mhm_metrics[series->metric].min_exponent;
+}
+
+/* Is it of this window, or of that of its metric? */
+static inline bool
+is_of_window(const MhmSeries *series, int32 window)
+{
+	return series->histogram == MHM_NONE ||
+		mhm_histograms[series->histogram].min_exponent ==
+		(window == MHM_WINDOW_CURRENT ? mhm_metrics[series->metric].min_exponent : window);
+}
+
 /* Find a series, or the overflow series of the key's tenant and metric */
 static bool
-find_series(const MhmKey *key, uint32 metric, bool overflow,
-			MhmDiscardReason reason, MhmTarget *target)
+find_series_of_window(const MhmKey *key, uint32 metric, bool overflow, int32 window,
+					  MhmDiscardReason reason, MhmTarget *target)
 {
 	const char *labels = overflow ? "" : key->labels;
 	uint32		labels_length = overflow ? 0 : key->labels_length;
@@ -94,7 +115,8 @@ find_series(const MhmKey *key, uint32 metric, bool overflow,
 		if (series->hash == hash && series->metric == metric &&
 			series->overflow == overflow &&
 			same_tenant(&series->tenant, key->tenant) &&
-			mhm_string_equals(series->labels, labels, labels_length))
+			mhm_string_equals(series->labels, labels, labels_length) &&
+			is_of_window(series, window))
 		{
 			target->series = number;
 			target->generation = pg_atomic_read_u32(&series->generation);
@@ -104,6 +126,13 @@ find_series(const MhmKey *key, uint32 metric, bool overflow,
 		number = series->next;
 	}
 	return false;
+}
+
+static bool
+find_series(const MhmKey *key, uint32 metric, bool overflow,
+			MhmDiscardReason reason, MhmTarget *target)
+{
+	return find_series_of_window(key, metric, overflow, MHM_WINDOW_CURRENT, reason, target);
 }
 
 /*
@@ -524,14 +553,14 @@ mhm_registry_find(const MhmKey *key, MhmKind kind, MhmTarget *target,
 	return result;
 }
 
-/* The series of a key, or MHM_NONE.  The caller holds the registry lock. */
+/* The series of a key and a window, or MHM_NONE.  The caller holds the registry lock. */
 uint32
-mhm_registry_locate(const MhmKey *key, bool overflow)
+mhm_registry_locate(const MhmKey *key, bool overflow, int32 window)
 {
 	uint32		metric = mhm_metric_find(key->metric, key->metric_length);
 	MhmTarget	target;
 
-	if (metric == MHM_NONE || !find_series(key, metric, overflow, MHM_DISCARD_NONE, &target))
+	if (metric == MHM_NONE || !find_series_of_window(key, metric, overflow, window, MHM_DISCARD_NONE, &target))
 		return MHM_NONE;
 	return target.series;
 }
@@ -586,7 +615,7 @@ mhm_registry_reset(const char *metric, uint32 metric_length, const pg_uuid_t *te
 	removed = finish_retiring(true);
 
 	/* Who names a metric, and no tenant, wants it gone with its description */
-	if (tenant == NULL && only != MHM_NONE && mhm_metrics[only].live)
+	if (tenant == NULL && only != MHM_NONE && mhm_metrics[only].live == MHM_METRIC_LIVE)
 		mhm_metric_forget(only);
 	LWLockRelease(mhm_registry_lock);
 	return removed;
@@ -602,4 +631,60 @@ mhm_registry_retire_idle(TimestampTz idle_since)
 	removed = retire_idle_locked(idle_since);
 	LWLockRelease(mhm_registry_lock);
 	return removed;
+}
+
+static bool
+any_is_superseded(void)
+{
+	bool		found = false;
+
+	LWLockAcquire(mhm_registry_lock, LW_SHARED);
+	for (uint32 i = 0; i < mhm_region->geometry.series_slots && !found; i++)
+		found = mhm_series[i].live == MHM_SERIES_LIVE && mhm_series_is_superseded(&mhm_series[i]);
+	LWLockRelease(mhm_registry_lock);
+	return found;
+}
+
+/*
+ * Have nobody record to what is superseded any more, and retire what of it has been
+ * flushed.  Returns whether something is left for later.  Called by the flush worker,
+ * which knows by the generation what it flushes: so never during a flush, nor while
+ * one is pending.
+ *
+ * Nothing is lost or counted twice.  Whoever knows the series by its old generation is
+ * turned away, looks its key up under the registry lock and finds, or makes, the one
+ * of the window that is known now.  A sample that passed the generation before it
+ * changed still arrives, in a series that is flushed like any other, and that is
+ * removed as any other that retires: when all stripes have been left and storage has
+ * everything.  Killed at any instruction, a generation has changed or has not; the
+ * windows say what is superseded.
+ */
+bool
+mhm_registry_retire_superseded(void)
+{
+	bool		left = false;
+
+	if (!any_is_superseded())
+		return false;
+	if (mhm_region->pending_tick != 0)
+		return true;
+	LWLockAcquire(mhm_registry_lock, LW_EXCLUSIVE);
+	for (uint32 i = 0; i < mhm_region->geometry.series_slots; i++)
+	{
+		MhmSeries  *series = &mhm_series[i];
+
+		if (series->live != MHM_SERIES_LIVE || !mhm_series_is_superseded(series))
+			continue;
+		if (is_flushed(i))
+			begin_retiring(series);
+		else
+		{
+			/* From even to even: it goes on living */
+			pg_atomic_fetch_add_u32(&series->generation, 2);
+			left = true;
+		}
+	}
+	(void) finish_retiring(false);
+	LWLockRelease(mhm_registry_lock);
+	return left;
 }

@@ -8,6 +8,13 @@
  * retires idle series and, where pg_cron does not, calls rollup() and maintain().  Nothing calls it
  * but its latch: the clock, flush() and the postmaster.
  *
+ * First of all it learns from table metrics what is described, so that a region that
+ * is new records in the right windows: as soon as the server accepts connections, also
+ * on a standby, where it does nothing else until the promotion.  A histogram that a
+ * quicker process has recorded to by then, in the window of what nobody has described,
+ * is superseded (mhm_registry_retire_superseded): what it holds is flushed as it is, and
+ * merging keeps what both windows know.
+ *
  * Exactly once.  A tick takes what has changed, notes in the journal what will
  * be stored, says in the region that this flush is pending, and commits one
  * transaction that also writes the flush's tick to flush_state.  Then it notes
@@ -26,6 +33,7 @@
 #include <signal.h>
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "alertduty.h"
 #include "compat.h"
 #include "duty.h"
@@ -53,6 +61,11 @@
 #define UPKEEP_TIMEOUT_MS		(30 * 60 * 1000)
 
 #define ROLLUP_EVERY			(5 * USECS_PER_MINUTE)
+#define DESCRIBE_EVERY			USECS_PER_MINUTE
+
+/* How often a standby looks whether it has been promoted */
+#define LOOK_FOR_PROMOTION_MS	1000
+
 #define MAINTAIN_EVERY			USECS_PER_HOUR
 
 /* A series that nobody has recorded to for so long makes room */
@@ -65,16 +78,18 @@
 
 PGDLLEXPORT void mhm_worker_main(Datum arg);
 
+static void describe_metrics(void);
 static void flush_changes(void);
 static void close_minutes(void);
 static void roll_up(void);
 static void maintain(void);
 
 static Duty flush_duty = {.what = "flush", .timeout_ms = FLUSH_TIMEOUT_MS, .perform = flush_changes};
+static Duty describe_duty = {.what = "exchange descriptions of metrics", .timeout_ms = FLUSH_TIMEOUT_MS, .perform = describe_metrics};
 static Duty minute_duty = {.what = "close a minute", .timeout_ms = FLUSH_TIMEOUT_MS, .perform = close_minutes};
 static Duty rollup_duty = {.what = "roll up", .timeout_ms = UPKEEP_TIMEOUT_MS, .perform = roll_up};
 static Duty maintain_duty = {.what = "maintain storage", .timeout_ms = UPKEEP_TIMEOUT_MS, .perform = maintain};
-static Duty *const duties[] = {&flush_duty, &minute_duty, &rollup_duty, &maintain_duty};
+static Duty *const duties[] = {&flush_duty, &describe_duty, &minute_duty, &rollup_duty, &maintain_duty};
 
 static MemoryContext flush_context;
 static bool storage_there;		/* as the last transaction saw it */
@@ -82,6 +97,13 @@ static bool taken_unsettled = true; /* something may be taken of a flush that fa
 static bool state_known = false;	/* has flush_state been read? */
 static bool more_to_flush = false;	/* has the last tick left something? */
 static uint64 next_tick;
+static uint64 answered;			/* the request that this flush is the answer to */
+
+static Oid	metrics_table;		/* as the last flush saw it */
+static bool descriptions_due = true;	/* table metrics may say what we do not know */
+static bool descriptions_stored = false;	/* is there such a table? */
+static bool superseded_left = true; /* there may be series that are superseded */
+static TimestampTz described_at;
 
 static TimestampTz interval_began_at;	/* when changes were last collected */
 static instr_time interval_began;
@@ -229,7 +251,7 @@ flushes_requested(void)
 static void
 flush_changes(void)
 {
-	uint64		request = flushes_requested();
+	uint64		request = answered;
 	MhmFlush	flush = {0};
 	TimestampTz now;
 	instr_time	began;
@@ -246,6 +268,11 @@ flush_changes(void)
 	/* The next process reads the database's settings as they are now */
 	if (mhm_store_is_writable_anew())
 		proc_exit(1);
+	if (mhm_metrics_table() != metrics_table)
+	{
+		metrics_table = mhm_metrics_table();
+		descriptions_due = true;
+	}
 	settle_pending();
 	learn_state();
 
@@ -354,6 +381,50 @@ maintain(void)
 	maintained_at = now;
 }
 
+/*
+ * Learn from table metrics what is described, and store there what describe() has
+ * said since.  On a standby the table is its primary's.
+ */
+static void
+describe_metrics(void)
+{
+	bool		read_only = RecoveryInProgress();
+	bool		there = false;
+
+	if (mhm_store_enter())
+	{
+		there = mhm_metrics_exchange(read_only);
+		mhm_store_leave();
+	}
+	CommitTransactionCommand();
+	if (there && !read_only)
+		mhm_metrics_exchanged();
+	else
+		mhm_metrics_drop_forgotten();
+	descriptions_stored = there;
+	descriptions_due = false;
+	superseded_left = true;
+	described_at = GetCurrentTimestamp();
+}
+
+/*
+ * Before a flush, so that what was described before flush() was called is stored
+ * when that returns.  Once in a while too, since a dump may have been restored.
+ */
+static void
+describe_if_due(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	double		waiting_ms;
+
+	if ((descriptions_due || now - described_at >= DESCRIBE_EVERY || now < described_at ||
+		 (descriptions_stored && mhm_metrics_unstored())) &&
+		!mhm_duty_backs_off(&describe_duty, &waiting_ms))
+		(void) mhm_duty_attempt(&describe_duty);
+	if (superseded_left)
+		superseded_left = mhm_registry_retire_superseded();
+}
+
 /* The next moment at which the clock asks for a flush */
 static TimestampTz
 next_flush_at(TimestampTz now)
@@ -388,6 +459,8 @@ flush_if_due(TimestampTz *planned)
 		more_to_flush = false;
 		return false;
 	}
+	answered = request;
+	describe_if_due();
 	return mhm_duty_attempt(&flush_duty);
 }
 
@@ -454,6 +527,8 @@ shut_down(void)
 		pqsignal(SIGTERM, SIG_IGN);
 		await_last_backends();
 		ShutdownRequestPending = false;
+		answered = flushes_requested();
+		describe_if_due();
 		do
 			more_to_flush = false;
 		while (mhm_duty_attempt(&flush_duty) && more_to_flush);
@@ -501,6 +576,41 @@ fix_settings(void)
 			SetConfigOption(fixed[i][0], fixed[i][1], PGC_SUSET, PGC_S_OVERRIDE);
 }
 
+static void
+reload_settings(void)
+{
+	if (!ConfigReloadPending)
+		return;
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	mhm_end_if_database_changed();
+}
+
+/*
+ * On a standby, until it is promoted: know what the primary has been told.  Those who
+ * ask see no flush worker, since there is none yet.
+ */
+static void
+follow_primary(void)
+{
+	while (RecoveryInProgress())
+	{
+		reload_settings();
+		if (ShutdownRequestPending)
+			proc_exit(1);
+		if (has_passed(described_at, GetCurrentTimestamp(), (int64) mhm_flush_interval * 1000))
+		{
+			descriptions_due = true;
+			describe_if_due();
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 Min(mhm_flush_interval, LOOK_FOR_PROMOTION_MS), PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	descriptions_due = true;
+}
+
 void
 mhm_worker_main(Datum arg)
 {
@@ -511,23 +621,19 @@ mhm_worker_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	mhm_connect_to_database();
 	fix_settings();
-	announce_worker();
 	flush_context = AllocSetContextCreate(TopMemoryContext, "meshhook_metrics flush",
 										  ALLOCSET_DEFAULT_SIZES);
 	for (int i = 0; i < lengthof(duties); i++)
 		mhm_duty_add(duties[i]);
 	mhm_alerts_add_duties();
+	follow_primary();
+	announce_worker();
 	for (;;)
 	{
 		TimestampTz now;
 		bool		flushed;
 
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-			mhm_end_if_database_changed();
-		}
+		reload_settings();
 		if (ShutdownRequestPending)
 			shut_down();
 		flushed = flush_if_due(&planned);
@@ -563,7 +669,7 @@ mhm_worker_register(void)
 	strlcpy(worker.bgw_library_name, "meshhook_metrics", sizeof(worker.bgw_library_name));
 	strlcpy(worker.bgw_function_name, "mhm_worker_main", sizeof(worker.bgw_function_name));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_start_time = BgWorkerStart_ConsistentState;
 	worker.bgw_restart_time = RESTART_SECONDS;
 	RegisterBackgroundWorker(&worker);
 }
