@@ -52,7 +52,8 @@ claim_metric(Claims *claims, MhmMetric *metric)
 {
 	char		name[MHM_MAX_METRIC_LENGTH];
 
-	if (metric->kind < MHM_COUNTER || metric->kind > MHM_HISTOGRAM ||
+	if (metric->live > MHM_METRIC_FORGOTTEN ||
+		metric->kind < MHM_COUNTER || metric->kind > MHM_HISTOGRAM ||
 		metric->min_exponent < MHM_MIN_EXPONENT_LOWEST ||
 		metric->min_exponent > MHM_MIN_EXPONENT_HIGHEST ||
 		metric->name.length == 0 ||
