@@ -262,7 +262,7 @@ create table if not exists meshhook_metrics.metrics (
 	kind text not null check (kind in ('counter', 'gauge', 'histogram')),
 	help text check (pg_catalog.octet_length(help) <= 1024),
 	unit text check (pg_catalog.octet_length(unit) <= 64),
-	min_exponent integer check (min_exponent between -1022 and 991 and kind = 'histogram')
+	min_exponent integer check (min_exponent is null or kind = 'histogram' and min_exponent between -1022 and 991)
 );
 
 comment on table meshhook_metrics.metrics is

@@ -99,7 +99,7 @@ static bool more_to_flush = false;	/* has the last tick left something? */
 static uint64 next_tick;
 static uint64 answered;			/* the request that this flush is the answer to */
 
-static Oid	metrics_table;		/* as the last flush saw it */
+static Oid	metrics_table = InvalidOid; /* as the last transaction saw it */
 static bool descriptions_due = true;	/* table metrics may say what we do not know */
 static bool descriptions_stored = false;	/* is there such a table? */
 static bool superseded_left = true; /* there may be series that are superseded */
@@ -268,10 +268,15 @@ flush_changes(void)
 	/* The next process reads the database's settings as they are now */
 	if (mhm_store_is_writable_anew())
 		proc_exit(1);
+	/* The table has come or gone: what it says counts from before this flush */
 	if (mhm_metrics_table() != metrics_table)
 	{
 		metrics_table = mhm_metrics_table();
 		descriptions_due = true;
+		more_to_flush = true;
+		mhm_store_leave();
+		CommitTransactionCommand();
+		return;
 	}
 	settle_pending();
 	learn_state();
@@ -394,6 +399,7 @@ describe_metrics(void)
 	if (mhm_store_enter())
 	{
 		there = mhm_metrics_exchange(read_only);
+		metrics_table = mhm_metrics_table();
 		mhm_store_leave();
 	}
 	CommitTransactionCommand();
