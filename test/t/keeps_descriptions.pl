@@ -43,16 +43,18 @@ order by l.id desc
 limit 1
 SQL
 
-# Does a server know of the metric?  With on_commit the call makes nothing.
+# Does a server know that the window of a metric begins at 8?  What it has recorded
+# before in another one is not shown.
 sub await_known
 {
 	my ($node, $metric, $database) = @_;
 
 	await(
 		sub {
-			my ($code, $out, $error) = $node->psql($database // 'postgres',
-				"begin; set local meshhook_metrics.on_commit = on; select meshhook_metrics.inc('$metric'); rollback");
-			return $error =~ /is a (gauge|histogram)/;
+			return $node->safe_psql($database // 'postgres', <<"SQL") eq '0';
+select meshhook_metrics.observe('$metric', 8e9) \\g /dev/null
+select histogram::json -> 'overflow' from meshhook_metrics.snapshot() where metric = '$metric'
+SQL
 		},
 		"$metric to be known");
 	return;
@@ -69,19 +71,20 @@ install_storage($primary);
 
 # Written with the next flush, whatever it is
 $primary->safe_psql('postgres', $again);
-$primary->safe_psql('postgres', "select meshhook_metrics.describe('depth', 'gauge', 'Waiting.'), meshhook_metrics.describe('runs_total', 'counter')");
+$primary->safe_psql('postgres', "select meshhook_metrics.describe('depth', 'gauge', 'Waiting.'), meshhook_metrics.describe('runs_total', 'counter'), meshhook_metrics.describe('zero_bytes', 'histogram', min_exponent => 3)");
 flush($primary);
 is($primary->safe_psql('postgres', $described), <<"ROWS" =~ s/\n\z//r, 'what was described is in the table when flush() returns');
 depth|gauge|Waiting.||
 payload_bytes|histogram|Size of a payload.|bytes|0
 runs_total|counter|||
+zero_bytes|histogram|||3
 ROWS
 $primary->safe_psql('postgres', "select meshhook_metrics.describe('runs_total', 'counter', 'Runs.')");
 flush($primary);
 is($primary->safe_psql('postgres', "select help from meshhook_metrics.metrics where name = 'runs_total'"), 'Runs.', 'so is what was said later');
 $primary->safe_psql('postgres', "select meshhook_metrics.reset('runs_total'), meshhook_metrics.reset(), meshhook_metrics.reset('depth', gen_random_uuid())");
 flush($primary);
-is($primary->safe_psql('postgres', 'select name from meshhook_metrics.metrics order by name'), "depth\npayload_bytes", 'a metric that was reset is forgotten there, too');
+is($primary->safe_psql('postgres', 'select name from meshhook_metrics.metrics order by name'), "depth\npayload_bytes\nzero_bytes", 'a metric that was reset is forgotten there, too');
 $primary->safe_psql('postgres', "select meshhook_metrics.describe('runs_total', 'gauge'), meshhook_metrics.reset('runs_total'), meshhook_metrics.describe('runs_total', 'counter')");
 flush($primary);
 is($primary->safe_psql('postgres', "select kind from meshhook_metrics.metrics where name = 'runs_total'"), 'counter', 'unless it was described again');
@@ -95,7 +98,7 @@ my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($primary, 'base', has_streaming => 1);
 $standby->start;
 remember_region($standby);
-await_known($standby, 'payload_bytes');
+await_known($standby, 'zero_bytes');
 observe_payloads($standby);
 is($standby->safe_psql('postgres', "select count, histogram::json -> 'overflow' from meshhook_metrics.snapshot() where metric = 'payload_bytes'"), '100|0',
 	'a standby records in the window that its primary was told');
@@ -155,7 +158,7 @@ $primary->start;
 await_status($primary, 'worker_pid is not null');
 flush($primary);
 is($primary->safe_psql('postgres', 'select name, min_exponent from meshhook_metrics.metrics order by name'),
-	"killed_bytes|7\nlater_bytes|3\npayload_bytes|0\nruns_total|", 'what was said and not stored is stored after a kill');
+	"killed_bytes|7\nlater_bytes|3\npayload_bytes|0\nruns_total|\nzero_bytes|3", 'what was said and not stored is stored after a kill');
 
 # and over a restart, in which metrics get other numbers
 $locking = session($primary);
@@ -169,7 +172,7 @@ remember_region($primary);
 await_status($primary, 'worker_pid is not null');
 flush($primary);
 is($primary->safe_psql('postgres', 'select name from meshhook_metrics.metrics order by name'),
-	"later_bytes\npayload_bytes\nrestarted\nruns_total", 'or after a restart');
+	"later_bytes\npayload_bytes\nrestarted\nruns_total\nzero_bytes", 'or after a restart');
 
 # What has gone from the table comes again; without the table all else goes on
 $primary->safe_psql('postgres', 'truncate meshhook_metrics.metrics');
@@ -178,7 +181,7 @@ remember_region($primary);
 await_status($primary, 'worker_pid is not null');
 flush($primary);
 flush($primary);
-is($primary->safe_psql('postgres', 'select count(*) from meshhook_metrics.metrics'), '4', 'a table that was emptied is filled');
+is($primary->safe_psql('postgres', 'select count(*) from meshhook_metrics.metrics'), '5', 'a table that was emptied is filled');
 $primary->safe_psql('postgres', 'drop table meshhook_metrics.metrics');
 $primary->safe_psql('postgres', "select meshhook_metrics.describe('tableless', 'gauge'), meshhook_metrics.inc('others_total')");
 flush($primary);
@@ -189,7 +192,7 @@ install_storage($primary);
 flush($primary);
 flush($primary);
 is($primary->safe_psql('postgres', 'select name, kind, min_exponent from meshhook_metrics.metrics order by name'),
-	"later_bytes|histogram|3\npayload_bytes|histogram|0\nrestarted|gauge|\nruns_total|counter|\ntableless|gauge|",
+	"later_bytes|histogram|3\npayload_bytes|histogram|0\nrestarted|gauge|\nruns_total|counter|\ntableless|gauge|\nzero_bytes|histogram|3",
 	'the migrations make it, and the worker fills it');
 
 # A dump has it
