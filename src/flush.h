@@ -3,7 +3,7 @@
  * flush.h
  *	  Bringing what was recorded into the storage tables, exactly once.
  *
- * What is described is exchanged with its table before (flushmetrics.c).  A flush
+ * What is described is exchanged with its table before (descriptionduty.c, flushmetrics.c).  A flush
  * goes through these files in this order: flushcollect.c takes what has
  * changed, flushseries.c gives ids to the series, flushjournal.c notes in a file
  * what is stored, flushstore.c writes it to the tables in one transaction,

@@ -36,6 +36,7 @@
 #include "access/xlog.h"
 #include "alertduty.h"
 #include "compat.h"
+#include "descriptionduty.h"
 #include "duty.h"
 #include "flush.h"
 #include "miscadmin.h"
@@ -61,7 +62,6 @@
 #define UPKEEP_TIMEOUT_MS		(30 * 60 * 1000)
 
 #define ROLLUP_EVERY			(5 * USECS_PER_MINUTE)
-#define DESCRIBE_EVERY			USECS_PER_MINUTE
 
 /* How often a standby looks whether it has been promoted */
 #define LOOK_FOR_PROMOTION_MS	1000
@@ -78,18 +78,16 @@
 
 PGDLLEXPORT void mhm_worker_main(Datum arg);
 
-static void describe_metrics(void);
 static void flush_changes(void);
 static void close_minutes(void);
 static void roll_up(void);
 static void maintain(void);
 
 static Duty flush_duty = {.what = "flush", .timeout_ms = FLUSH_TIMEOUT_MS, .perform = flush_changes};
-static Duty describe_duty = {.what = "exchange descriptions of metrics", .timeout_ms = FLUSH_TIMEOUT_MS, .perform = describe_metrics};
 static Duty minute_duty = {.what = "close a minute", .timeout_ms = FLUSH_TIMEOUT_MS, .perform = close_minutes};
 static Duty rollup_duty = {.what = "roll up", .timeout_ms = UPKEEP_TIMEOUT_MS, .perform = roll_up};
 static Duty maintain_duty = {.what = "maintain storage", .timeout_ms = UPKEEP_TIMEOUT_MS, .perform = maintain};
-static Duty *const duties[] = {&flush_duty, &describe_duty, &minute_duty, &rollup_duty, &maintain_duty};
+static Duty *const duties[] = {&flush_duty, &mhm_descriptions_duty, &minute_duty, &rollup_duty, &maintain_duty};
 
 static MemoryContext flush_context;
 static bool storage_there;		/* as the last transaction saw it */
@@ -98,12 +96,6 @@ static bool state_known = false;	/* has flush_state been read? */
 static bool more_to_flush = false;	/* has the last tick left something? */
 static uint64 next_tick;
 static uint64 answered;			/* the request that this flush is the answer to */
-
-static Oid	metrics_table = InvalidOid; /* as the last transaction saw it */
-static bool descriptions_due = true;	/* table metrics may say what we do not know */
-static bool descriptions_stored = false;	/* is there such a table? */
-static bool superseded_left = true; /* there may be series that are superseded */
-static TimestampTz described_at;
 
 static TimestampTz interval_began_at;	/* when changes were last collected */
 static instr_time interval_began;
@@ -269,10 +261,8 @@ flush_changes(void)
 	if (mhm_store_is_writable_anew())
 		proc_exit(1);
 	/* The table has come or gone: what it says counts from before this flush */
-	if (mhm_metrics_table() != metrics_table)
+	if (mhm_descriptions_table_changed())
 	{
-		metrics_table = mhm_metrics_table();
-		descriptions_due = true;
 		more_to_flush = true;
 		mhm_store_leave();
 		CommitTransactionCommand();
@@ -386,51 +376,6 @@ maintain(void)
 	maintained_at = now;
 }
 
-/*
- * Learn from table metrics what is described, and store there what describe() has
- * said since.  On a standby the table is its primary's.
- */
-static void
-describe_metrics(void)
-{
-	bool		read_only = RecoveryInProgress();
-	bool		there = false;
-
-	if (mhm_store_enter())
-	{
-		there = mhm_metrics_exchange(read_only);
-		metrics_table = mhm_metrics_table();
-		mhm_store_leave();
-	}
-	CommitTransactionCommand();
-	if (there && !read_only)
-		mhm_metrics_exchanged();
-	else
-		mhm_metrics_drop_forgotten();
-	descriptions_stored = there;
-	descriptions_due = false;
-	superseded_left = true;
-	described_at = GetCurrentTimestamp();
-}
-
-/*
- * Before a flush, so that what was described before flush() was called is stored
- * when that returns.  Once in a while too, since a dump may have been restored.
- */
-static void
-describe_if_due(void)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	double		waiting_ms;
-
-	if ((descriptions_due || now - described_at >= DESCRIBE_EVERY || now < described_at ||
-		 (descriptions_stored && mhm_metrics_unstored())) &&
-		!mhm_duty_backs_off(&describe_duty, &waiting_ms))
-		(void) mhm_duty_attempt(&describe_duty);
-	if (superseded_left)
-		superseded_left = mhm_registry_retire_superseded();
-}
-
 /* The next moment at which the clock asks for a flush */
 static TimestampTz
 next_flush_at(TimestampTz now)
@@ -466,7 +411,7 @@ flush_if_due(TimestampTz *planned)
 		return false;
 	}
 	answered = request;
-	describe_if_due();
+	mhm_descriptions_exchange(false);
 	return mhm_duty_attempt(&flush_duty);
 }
 
@@ -534,7 +479,7 @@ shut_down(void)
 		await_last_backends();
 		ShutdownRequestPending = false;
 		answered = flushes_requested();
-		describe_if_due();
+		mhm_descriptions_exchange(false);
 		do
 			more_to_flush = false;
 		while (mhm_duty_attempt(&flush_duty) && more_to_flush);
@@ -599,22 +544,24 @@ reload_settings(void)
 static void
 follow_primary(void)
 {
+	TimestampTz looked_at = 0;
+
 	while (RecoveryInProgress())
 	{
 		reload_settings();
 		if (ShutdownRequestPending)
 			proc_exit(1);
-		if (has_passed(described_at, GetCurrentTimestamp(), (int64) mhm_flush_interval * 1000))
+		if (has_passed(looked_at, GetCurrentTimestamp(), (int64) mhm_flush_interval * 1000))
 		{
-			descriptions_due = true;
-			describe_if_due();
+			mhm_descriptions_exchange(true);
+			looked_at = GetCurrentTimestamp();
 		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 Min(mhm_flush_interval, LOOK_FOR_PROMOTION_MS), PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
-	descriptions_due = true;
+	mhm_descriptions_exchange(true);
 }
 
 void

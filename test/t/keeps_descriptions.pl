@@ -6,6 +6,7 @@ use strict;
 use warnings;
 
 use FindBin;
+use IPC::Run ();
 use lib "$FindBin::RealBin/lib";
 use MetricsCluster;
 use PostgreSQL::Test::Utils;
@@ -35,13 +36,17 @@ from (
 	where s.metric = 'payload_bytes' and u.id = s.id) m
 SQL
 
-my $newest = <<'SQL';
-select meshhook_metrics.histogram_count(u.histogram), u.histogram::json ->> 'overflow'
+# Of what came after a row of live
+sub observed_since
+{
+	my ($node, $id) = @_;
+
+	return $node->safe_psql('postgres', <<"SQL");
+select sum(meshhook_metrics.histogram_count(u.histogram)), sum((u.histogram::json ->> 'overflow')::bigint)
 from meshhook_metrics.series s, meshhook_metrics.live l, unnest(l.series_id, l.histogram) u (id, histogram)
-where s.metric = 'payload_bytes' and u.id = s.id
-order by l.id desc
-limit 1
+where s.metric = 'payload_bytes' and u.id = s.id and l.id > $id
 SQL
+}
 
 # Does a server know that the window of a metric begins at 8?  What it has recorded
 # before in another one is not shown.
@@ -93,7 +98,7 @@ is($primary->safe_psql('postgres', "select kind from meshhook_metrics.metrics wh
 $primary->backup('base');
 observe_payloads($primary);
 flush($primary);
-$primary->safe_psql('postgres', "select meshhook_metrics.describe('later_bytes', 'histogram', min_exponent => 3)");
+$primary->safe_psql('postgres', "select meshhook_metrics.describe('later_bytes', 'histogram', min_exponent => 3), meshhook_metrics.describe('busy_bytes', 'histogram', min_exponent => 0)");
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($primary, 'base', has_streaming => 1);
 $standby->start;
@@ -132,17 +137,41 @@ is($primary->safe_psql('postgres', "select histogram::json -> 'overflow' from me
 is($error, '', 'describe() is no mistake then');
 my $open = session($primary);
 $open->query_safe("select meshhook_metrics.observe('payload_bytes', 50000)");
+# Sessions that go on recording while one series gives way to the other
+my @busy = map {
+	my ($out, $error) = ('', '');
+
+	{ error => \$error, run => IPC::Run::start([ 'psql', '-X', '-q', '-d', $primary->connstr('postgres'), '-c', <<'SQL' ], '>', \$out, '2>', \$error) };
+do $$
+begin
+	for i in 1 .. 1000000 loop
+		perform meshhook_metrics.observe('busy_bytes', 50000), meshhook_metrics.inc('busy_total')
+		from generate_series(1, 100);
+		exit when (
+			select (histogram::json ->> 'overflow')::bigint = 0
+			from meshhook_metrics.snapshot()
+			where metric = 'busy_bytes');
+	end loop;
+end
+$$
+SQL
+} 1 .. 3;
+$primary->poll_query_until('postgres', "select count(*) > 0 from meshhook_metrics.snapshot() where metric = 'busy_total'") or die 'nobody is busy';
 configure($primary, database => "'postgres'");
 $primary->reload;
 await_status($primary, 'worker_pid is not null');
 flush($primary);
+my $flushed = $primary->safe_psql('postgres', 'select max(id) from meshhook_metrics.live');
 observe_payloads($primary);
+$_->{run}->finish, is(${ $_->{error} }, '', 'a busy session saw the other window') for @busy;
+flush($primary);
+is(stored_total($primary, 'busy_bytes') =~ s/\|.*//r, stored_total($primary, 'busy_total') =~ s/\|.*//r, 'and recorded each sample once');
 $open->query_safe("select meshhook_metrics.observe('payload_bytes', 50000)");
 flush($primary);
-is($primary->safe_psql('postgres', $newest), '101|0', 'after that the right one, also by old sessions');
+is(observed_since($primary, $flushed), '101|0', 'after that the right one, also by old sessions');
 is($primary->safe_psql('postgres', $stored), '302|t|100000', 'nothing is lost or counted twice, and the median is right');
 is(stored_total($primary, 'payload_bytes'), '302|' . (3 * 5050 * 1000 + 100000), 'nor of the sum');
-await_status($primary, 'series_used = 1 and histograms_used = 1');
+await_status($primary, 'series_used = 3 and histograms_used = 2');
 is($primary->safe_psql('postgres', "select count(*) from meshhook_metrics.snapshot() where metric = 'payload_bytes'"), '1', 'one series is shown');
 $open->quit;
 
@@ -158,7 +187,7 @@ $primary->start;
 await_status($primary, 'worker_pid is not null');
 flush($primary);
 is($primary->safe_psql('postgres', 'select name, min_exponent from meshhook_metrics.metrics order by name'),
-	"killed_bytes|7\nlater_bytes|3\npayload_bytes|0\nruns_total|\nzero_bytes|3", 'what was said and not stored is stored after a kill');
+	"busy_bytes|0\nkilled_bytes|7\nlater_bytes|3\npayload_bytes|0\nruns_total|\nzero_bytes|3", 'what was said and not stored is stored after a kill');
 
 # and over a restart, in which metrics get other numbers
 $locking = session($primary);
@@ -172,7 +201,7 @@ remember_region($primary);
 await_status($primary, 'worker_pid is not null');
 flush($primary);
 is($primary->safe_psql('postgres', 'select name from meshhook_metrics.metrics order by name'),
-	"later_bytes\npayload_bytes\nrestarted\nruns_total\nzero_bytes", 'or after a restart');
+	"busy_bytes\nlater_bytes\npayload_bytes\nrestarted\nruns_total\nzero_bytes", 'or after a restart');
 
 # What has gone from the table comes again; without the table all else goes on
 $primary->safe_psql('postgres', 'truncate meshhook_metrics.metrics');
@@ -181,7 +210,7 @@ remember_region($primary);
 await_status($primary, 'worker_pid is not null');
 flush($primary);
 flush($primary);
-is($primary->safe_psql('postgres', 'select count(*) from meshhook_metrics.metrics'), '5', 'a table that was emptied is filled');
+is($primary->safe_psql('postgres', 'select count(*) from meshhook_metrics.metrics'), '6', 'a table that was emptied is filled');
 $primary->safe_psql('postgres', 'drop table meshhook_metrics.metrics');
 $primary->safe_psql('postgres', "select meshhook_metrics.describe('tableless', 'gauge'), meshhook_metrics.inc('others_total')");
 flush($primary);
@@ -192,7 +221,7 @@ install_storage($primary);
 flush($primary);
 flush($primary);
 is($primary->safe_psql('postgres', 'select name, kind, min_exponent from meshhook_metrics.metrics order by name'),
-	"later_bytes|histogram|3\npayload_bytes|histogram|0\nrestarted|gauge|\nruns_total|counter|\ntableless|gauge|\nzero_bytes|histogram|3",
+	"busy_bytes|histogram|0\nlater_bytes|histogram|3\npayload_bytes|histogram|0\nrestarted|gauge|\nruns_total|counter|\ntableless|gauge|\nzero_bytes|histogram|3",
 	'the migrations make it, and the worker fills it');
 
 # A dump has it
