@@ -159,8 +159,10 @@ static void
 drop_text(MhmString *text)
 {
 	MhmString	before = *text;
+	MhmString	none = {MHM_NONE, 0};
 
-	*text = (MhmString) {MHM_NONE, 0};
+	/* One store of eight bytes, as in replace_text() */
+	memcpy(text, &none, sizeof(none));
 	pg_write_barrier();
 	mhm_string_free(before);
 }
