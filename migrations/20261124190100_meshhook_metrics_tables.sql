@@ -324,6 +324,17 @@ create table if not exists meshhook_metrics.flush_state (
 comment on table meshhook_metrics.flush_state is
 'The last flush of each region of shared memory, written in the transaction of the flush: after a crash it tells whether that was committed. Only the worker writes here.';
 
+create table if not exists meshhook_metrics.metrics (
+	name text primary key check (name ~ '^[a-zA-Z_][a-zA-Z0-9_]{0,127}$'),
+	kind text not null check (kind in ('counter', 'gauge', 'histogram')),
+	help text check (pg_catalog.octet_length(help) <= 1024),
+	unit text check (pg_catalog.octet_length(unit) <= 64),
+	min_exponent integer check (min_exponent is null or kind = 'histogram' and min_exponent between -1022 and 991)
+);
+
+comment on table meshhook_metrics.metrics is
+'What describe() said of each metric: its kind, help, unit and, of a histogram, where its window begins (2^min_exponent). Written by the worker with the flush after describe() or reset(metric), and read by it when the server starts, so that a new server, or one that was promoted, upgraded or restored, records in the same buckets. Tenants see the metrics that they have series of. Only the worker writes here.';
+
 create table if not exists meshhook_metrics.settings (
 	name text not null,
 	tenant_id uuid not null default '00000000-0000-0000-0000-000000000000',
@@ -416,7 +427,7 @@ declare
 	storage text;
 begin
 	foreach storage in array array[
-		'flush_state', 'rollup_state', 'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'settings']
+		'flush_state', 'rollup_state', 'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'metrics', 'settings']
 	loop
 		execute pg_catalog.format('alter table meshhook_metrics.%I enable row level security', storage);
 	end loop;

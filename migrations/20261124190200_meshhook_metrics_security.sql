@@ -97,7 +97,7 @@ do $$
 declare
 	keeper name;
 	own_storage text[] := array[
-		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings',
+		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'metrics', 'settings',
 		'alert_state', 'alert_suspensions', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications'];
 	own_functions text[] := array[
 		'labels_digest', 'check_settings', 'tenant_ids', 'rule', 'series', 'assign_alert_rule_columns',
@@ -216,6 +216,12 @@ begin
 				('rollup_5m', 'tenants_read_their_own', own),
 				('rollup_1h', 'tenants_read_their_own', own),
 				('rollup_1d', 'tenants_read_their_own', own),
+				('metrics', 'tenants_read_those_they_have',
+					$q$exists (
+						select
+						from meshhook_metrics.series s
+						where s.metric = metrics.name
+							and s.tenant_id = any (array(select meshhook_metrics.tenant_ids())))$q$),
 				('rollup_state', 'readers_see_how_far_it_is', $q$target in ('1m', '5m', '1h', '1d')$q$),
 				('flush_state', 'readers_see_how_far_it_is', 'tick > 0'),
 				('alert_rules', 'tenants_manage_their_own', own)
@@ -260,7 +266,7 @@ declare
 	always constant text[] := array[
 		-- kind, names, roles, privileges, columns
 		['schema', 'meshhook_metrics', 'authenticated service_role', 'USAGE', ''],
-		['table', 'series live rollup_1m rollup_5m rollup_1h rollup_1d rollup_state', 'authenticated service_role', 'SELECT', ''],
+		['table', 'series live rollup_1m rollup_5m rollup_1h rollup_1d rollup_state metrics', 'authenticated service_role', 'SELECT', ''],
 		['table', 'flush_state', 'authenticated', 'SELECT', 'at'],
 		['table', 'flush_state settings alert_state alert_suspensions', 'service_role', 'SELECT', ''],
 		['table', 'alerts alert_events', 'authenticated service_role', 'SELECT', ''],
@@ -273,7 +279,7 @@ declare
 		['routine', 'snapshot status prometheus flush claim_notifications finish_notification', 'service_role', 'EXECUTE', '']];
 	-- In the order of who inserts a rule, and of who takes notifications
 	tables constant text[] := array[
-		'alert_rules', 'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings',
+		'alert_rules', 'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'metrics', 'settings',
 		'alert_state', 'alert_suspensions', 'alerts', 'alert_events', 'alert_notifications', 'alert_receivers'];
 	own_functions constant text[] := array[
 		'labels_digest', 'check_settings', 'tenant_ids', 'rule', 'series', 'assign_alert_rule_columns',

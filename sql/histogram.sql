@@ -48,7 +48,7 @@ comment on type meshhook_metrics.histogram is
 'Exponential histogram of values that are not negative, in the buckets of a Prometheus native histogram (schema -4 to 3; recorded at 3).
 As text it is a JSON object: "buckets" are the counts of neighbouring buckets, the first one of which has the index "offset". Bucket i counts the values above 2^((i - 1) / 2^schema) and up to 2^(i / 2^schema).
 "zero" counts what is at or below "zero_threshold", "overflow" what is above "overflow_threshold"; a threshold is given only with a count above 0, and is a power of two, or 0. "count" is the sum of all counts, "sum" that of all values. "min" and "max" are exact, and null where "count" is 0.
-An overflow_threshold of 0 says that nothing is known of where the values lie but "min" and "max": it comes of merging a histogram whose zero_threshold is above the overflow_threshold of another.';
+Where histograms of different windows were merged, values can be in a bucket beyond a threshold: of those in "zero" and "overflow" no more is known than the threshold says. If these have several thresholds, "zero_threshold" is the highest and "overflow_threshold" the lowest, and "zeros" and "overflows" have pairs of a threshold and its count. An overflow_threshold of 0 says that nothing is known of where such a value lies but "min" and "max".';
 
 create function meshhook_metrics.histogram_json(meshhook_metrics.histogram)
 returns json
@@ -198,7 +198,7 @@ create aggregate meshhook_metrics.histogram_merge(meshhook_metrics.histogram) (
 );
 
 comment on aggregate meshhook_metrics.histogram_merge(meshhook_metrics.histogram) is
-'All observations of the histograms in one; NULLs are skipped, NULL for no rows. Counts are exact and do not depend on the order. The result has the lowest schema, the highest zero_threshold and the lowest overflow_threshold of its inputs.
+'All observations of the histograms in one; NULLs are skipped, NULL for no rows. Counts are exact and do not depend on the order. The result has the lowest schema of its inputs, all of their buckets, and their zero and overflow counts with a threshold each.
 Errors: 22003 if the count would exceed 9223372036854775807.';
 
 create aggregate meshhook_metrics.histogram_of(float8) (

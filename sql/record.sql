@@ -86,7 +86,7 @@ language c volatile parallel restricted;
 
 comment on function meshhook_metrics.describe(text, text, text, text, integer) is
 'Fixes a metric''s kind (counter, gauge, histogram) before its first use, and says what it is: help (at most 1024 bytes) and unit (at most 64) are shown by prometheus(). Nulls leave what is there.
-min_exponent: a histogram''s buckets cover 2^min_exponent to 2^(min_exponent + 32); -20 (a microsecond to 68 minutes, in seconds) unless given, 0 suits bytes.
+min_exponent: a histogram''s buckets cover 2^min_exponent to 2^(min_exponent + 32); -20 (a microsecond to 68 minutes, in seconds) unless given, 0 suits bytes. Kept in table metrics with the next flush, and loaded from it when a server starts.
 Errors: 42809 the metric has series of another kind, 55000 or another window, 42710 its name would be mixed up with a histogram''s samples, 22023 an unknown kind, 22003 min_exponent out of range, 22001 a text that is too long, 22004 no name or kind, 53400 no room; names and encodings as for inc(). Nothing is changed when it fails; meshhook_metrics.on_error does not matter.';
 
 create function meshhook_metrics.reset(

@@ -81,14 +81,14 @@ copy_text(Space *space, MhmString string)
 }
 
 static void
-copy_metrics(MhmCollection *collection, Space *space)
+copy_metrics(MhmCollection *collection, Space *space, bool forgotten_too)
 {
 	for (uint32 i = 0; i < mhm_region->geometry.metric_slots; i++)
 	{
 		MhmMetric  *metric = &mhm_metrics[i];
 		MhmCollectedMetric *copy;
 
-		if (!metric->live)
+		if (!metric->live || (metric->live != MHM_METRIC_LIVE && !forgotten_too))
 			continue;
 		space->metric_numbers[i] = collection->metrics_count;
 		copy = &collection->metrics[collection->metrics_count++];
@@ -99,6 +99,8 @@ copy_metrics(MhmCollection *collection, Space *space)
 		copy->kind = metric->kind;
 		copy->min_exponent = metric->min_exponent;
 		copy->described = metric->described;
+		copy->stored = metric->stored;
+		copy->live = metric->live;
 	}
 }
 
@@ -111,8 +113,12 @@ copy_series(MhmCollection *collection, Space *space, const pg_uuid_t *tenant,
 		MhmSeries  *series = &mhm_series[i];
 		MhmCollectedSeries *copy = &collection->series[collection->series_count];
 
-		/* One of a metric that has come meanwhile has come meanwhile, too */
+		/*
+		 * One of a metric that has come meanwhile has come meanwhile, too.  Shown is
+		 * what goes on: the superseded one is gone with the next flush.
+		 */
 		if (!series->live || space->metric_numbers[series->metric] == MHM_NONE ||
+			(!unused_too && mhm_series_is_superseded(series)) ||
 			(tenant != NULL && memcmp(&series->tenant, tenant, sizeof(*tenant)) != 0))
 			continue;
 		copy->counts = NULL;
@@ -169,7 +175,7 @@ copy_everything(MhmCollection *collection, Space *space, const pg_uuid_t *tenant
 	epoch = pg_atomic_read_u32(&mhm_region->room_epoch);
 	whole = fits(space);
 	if (whole)
-		copy_metrics(collection, space);
+		copy_metrics(collection, space, unused_too);
 	for (uint32 from = 0; whole && from < slots; from += COPIED_AT_ONCE)
 	{
 		if (by_blocks && from > 0)

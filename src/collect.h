@@ -19,6 +19,8 @@ typedef struct MhmCollectedMetric
 	MhmKind		kind;
 	int			min_exponent;
 	bool		described;
+	uint8		stored;
+	uint8		live;
 } MhmCollectedMetric;
 
 typedef struct MhmCollectedSeries

@@ -141,7 +141,8 @@ mhm_describe(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					errmsg("histogram \"%s\" has series, so its min_exponent cannot change", name),
-					errhint("Forget them first with meshhook_metrics.reset('%s').", name));
+					errdetail("It is %d.", conflict.min_exponent),
+					errhint("Leave min_exponent out, or give that one. To change it, forget the series and the description first with meshhook_metrics.reset('%s').", name));
 			break;
 	}
 	PG_RETURN_VOID();

@@ -3,6 +3,7 @@
  * flush.h
  *	  Bringing what was recorded into the storage tables, exactly once.
  *
+ * What is described is exchanged with its table before (descriptionduty.c, flushmetrics.c).
  * A flush goes through these files in this order: flushlevels.c gives gauges that
  * are new in the region the level that storage has, flushcollect.c takes what has
  * changed, flushseries.c gives ids to the series, flushjournal.c notes in a file
@@ -39,6 +40,7 @@ typedef struct MhmChange
 	double		max;
 	double		last;
 	struct varlena *histogram;	/* NULL unless it is one */
+	int			min_exponent;	/* of its window */
 
 	uint64		count_after;
 	bool		relative;		/* a gauge: last is what it was changed by */
@@ -102,6 +104,11 @@ extern void mhm_store_read_quotas(void);
 extern void mhm_store_check(int spi_result, const char *query);
 extern Tuplestorestate *mhm_store_offer_rows(const char *name, TupleDesc columns, uint32 expected);
 extern void mhm_store_withdraw_rows(const char *name, Tuplestorestate *rows);
+
+/* flushmetrics.c */
+extern Oid	mhm_metrics_table(void);
+extern bool mhm_metrics_exchange(bool read_only);
+extern void mhm_metrics_exchanged(void);
 
 /* flushseries.c */
 extern void mhm_series_use_table(Oid relation);

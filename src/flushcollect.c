@@ -118,6 +118,7 @@ finish_histogram(MhmChange *change, int min_exponent, const uint64 *counts, cons
 	uint64		since[MHM_COUNTS];
 	uint16		changed[MHM_COUNTS];
 
+	change->min_exponent = min_exponent;
 	for (int i = 0; i < MHM_COUNTS; i++)
 	{
 		since[i] = counts[i] - flushed[i];

@@ -54,8 +54,16 @@ typedef struct JournalEntry
 	uint32		metric_length;
 	uint32		labels_length;
 	uint32		buckets_count;
-	uint32		overflow;
+	uint32		series_kind;	/* of overflow; of which window (below) */
 } JournalEntry;
+
+/*
+ * Two series of a key can be histograms of different windows, one of them superseded.
+ * The window is in the bits over the lowest one; 0: not a histogram.
+ */
+#define SERIES_OF_OVERFLOW		0x01
+#define SERIES_OF_WINDOW(e)		((uint32) ((e) - MHM_MIN_EXPONENT_LOWEST + 1) << 1)
+#define WINDOW_OF_SERIES(kind)	((kind) >> 1 == 0 ? MHM_WINDOW_CURRENT : (int32) ((kind) >> 1) + MHM_MIN_EXPONENT_LOWEST - 1)
 
 static void
 append_entry(StringInfo out, const MhmChange *change)
@@ -69,7 +77,8 @@ append_entry(StringInfo out, const MhmChange *change)
 		.metric_length = change->metric_length,
 		.labels_length = change->labels_length,
 		.buckets_count = change->buckets_count,
-		.overflow = change->overflow
+		.series_kind = (change->overflow ? SERIES_OF_OVERFLOW : 0) |
+			(change->kind == MHM_HISTOGRAM ? SERIES_OF_WINDOW(change->min_exponent) : 0)
 	};
 
 	appendBinaryStringInfo(out, (char *) &entry, sizeof(entry));
@@ -246,7 +255,7 @@ series_of_entry(const JournalEntry *entry, const char *metric, const char *label
 		.metric_length = entry->metric_length,
 		.labels = labels,
 		.labels_length = entry->labels_length
-	}, entry->overflow);
+	}, (entry->series_kind & SERIES_OF_OVERFLOW) != 0, WINDOW_OF_SERIES(entry->series_kind));
 	if (number == MHM_NONE)
 		return MHM_NONE;
 	mhm_accumulate_read(number, &totals, NULL);

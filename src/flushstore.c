@@ -481,7 +481,7 @@ live_array(const Place *places, int count, int column, Oid type)
 							  type, length, by_value, alignment);
 }
 
-/* One row of live: changes of one tenant */
+/* One row of live: changes of one tenant, each of another series */
 static void
 put_live_row(Tuplestorestate *rows, TupleDesc columns, const Place *places, int count)
 {
@@ -517,7 +517,8 @@ put_live_rows(Tuplestorestate *rows, TupleDesc columns, const MhmFlush *flush)
 	for (uint32 i = 1; i <= flush->changes_count; i++)
 	{
 		if (i < flush->changes_count && i - first < SERIES_PER_ROW &&
-			places[i].tenant[0] == places[first].tenant[0] && places[i].tenant[1] == places[first].tenant[1])
+			places[i].tenant[0] == places[first].tenant[0] && places[i].tenant[1] == places[first].tenant[1] &&
+			places[i].id != places[i - 1].id)
 			continue;
 		put_live_row(rows, columns, &places[first], (int) (i - first));
 		MemoryContextReset(row_context);

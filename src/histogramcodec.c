@@ -23,6 +23,15 @@
  *		varint	count * 2, and 1 more if empty buckets lie before it
  *		varint	how many they are				if so
  *
+ * Version 1 is of what one window recorded: at most one zero and one overflow count,
+ * with no bucket beyond their thresholds.  Version 2, of what windows that differ
+ * have recorded, has instead of the four lines about these counts
+ *		varint	how many zero counts			if FLAG_ZERO, for each
+ *		varint		1 + exponent of its threshold, or 0
+ *		varint		the count
+ *	and the same for overflow counts			if FLAG_OVERFLOW
+ * in the order of their thresholds.
+ *
  * A varint has seven bits in a byte, lowest first, the high bit set in all but
  * the last.  Exponents and indexes alternate in sign: 0, -1, 1, -2, …  A minute
  * of durations fills some 45 neighbouring buckets: two bytes each at most.
@@ -39,7 +48,8 @@
 #include "histogram.h"
 #include "histogramcompat.h"
 
-#define VERSION						1
+#define VERSION_ONE_WINDOW			1
+#define VERSION_MANY_WINDOWS		2
 
 #define SCHEMA_MASK					0x07
 #define FLAG_ZERO					0x08
@@ -52,8 +62,10 @@
 #define VARINT_SIZE_MAX				10
 #define VARINT_SHIFT_MAX			63
 
-/* Version, flags, three doubles, two counts with thresholds, the first index */
-#define HEADER_SIZE_MAX				(2 + 3 * 8 + 5 * VARINT_SIZE_MAX)
+/* Version, flags, three doubles, how many counts of both sides, the first index */
+#define HEADER_SIZE_MAX				(2 + 3 * 8 + 3 * VARINT_SIZE_MAX)
+/* A count of either side with its threshold */
+#define END_SIZE_MAX				(2 * VARINT_SIZE_MAX)
 /* A count and a gap */
 #define BUCKET_SIZE_MAX				(2 * VARINT_SIZE_MAX)
 
@@ -112,53 +124,107 @@ mhm_threshold_value(int32 index, int schema)
 }
 
 /*
- * Write the compact form.  counts[0] is the count of bucket `first`; counts of
- * buckets that a threshold covers must be 0.
+ * Could one window have recorded this?  Of the buckets that are filled, if there
+ * are any, the first and the last are given.
  */
+static bool
+is_of_one_window(const MhmHistogramSummary *summary, bool has_buckets, int32 first, int32 last)
+{
+	const MhmEnds *zero = &summary->zero;
+	const MhmEnds *overflow = &summary->overflow;
+
+	if (zero->size > 1 || overflow->size > 1)
+		return false;
+	if (overflow->size > 0 && overflow->at->index == MHM_INDEX_NONE)
+		return zero->size == 0 && !has_buckets;
+	if (zero->size > 0 && overflow->size > 0 && zero->at->index > overflow->at->index)
+		return false;
+	return !has_buckets ||
+		((zero->size == 0 || first > zero->at->index) &&
+		 (overflow->size == 0 || last <= overflow->at->index));
+}
+
+/* The count of one window's side, and its threshold if it has one */
+static unsigned char *
+put_end(unsigned char *at, const MhmEnds *ends, int schema,
+		unsigned char *flags, int flag, int threshold_flag)
+{
+	if (ends->size == 0)
+		return at;
+	*flags |= flag;
+	at = put_varint(at, ends->at->count);
+	if (ends->at->index == MHM_INDEX_NONE)
+		return at;
+	*flags |= threshold_flag;
+	return put_varint(at, zigzag(threshold_exponent(ends->at->index, schema)));
+}
+
+/* The counts of one side, of many windows */
+static unsigned char *
+put_ends(unsigned char *at, const MhmEnds *ends, int schema, unsigned char *flags, int flag)
+{
+	if (ends->size == 0)
+		return at;
+	*flags |= flag;
+	at = put_varint(at, (uint64) ends->size);
+	for (int i = 0; i < ends->size; i++)
+	{
+		int32		index = ends->at[i].index;
+
+		at = put_varint(at, index == MHM_INDEX_NONE ? 0 : zigzag(threshold_exponent(index, schema)) + 1);
+		at = put_varint(at, ends->at[i].count);
+	}
+	return at;
+}
+
+/* Write the compact form.  counts[0] is the count of bucket `first`. */
 struct varlena *
 mhm_histogram_compact(const MhmHistogramSummary *summary, int32 first,
 					  const uint64 *counts, int32 size)
 {
+	const MhmEnds *zero = &summary->zero;
+	const MhmEnds *overflow = &summary->overflow;
 	struct varlena *result;
 	unsigned char *start;
 	unsigned char *at;
 	unsigned char flags = (unsigned char) (summary->schema - MHM_HISTOGRAM_SCHEMA_LOWEST);
 	int32		filled = 0;
+	int32		first_filled = 0;
+	int32		last_filled = 0;
 	int32		empty = 0;
 	bool		started = false;
+	bool		one_window;
 
 	for (int32 i = 0; i < size; i++)
-		filled += counts[i] != 0;
+	{
+		if (counts[i] == 0)
+			continue;
+		if (filled++ == 0)
+			first_filled = first + i;
+		last_filled = first + i;
+	}
+	one_window = is_of_one_window(summary, filled > 0, first_filled, last_filled);
 
-	result = palloc(VARHDRSZ + HEADER_SIZE_MAX + (Size) filled * BUCKET_SIZE_MAX);
+	result = palloc(VARHDRSZ + HEADER_SIZE_MAX + (Size) (zero->size + overflow->size) * END_SIZE_MAX +
+					(Size) filled * BUCKET_SIZE_MAX);
 	start = (unsigned char *) VARDATA(result);
 	at = start + 2;
 
-	if (filled > 0 || summary->zero > 0 || summary->overflow > 0)
+	if (filled > 0 || zero->size > 0 || overflow->size > 0)
 	{
 		at = put_double(at, summary->sum);
 		at = put_double(at, summary->min);
 		at = put_double(at, summary->max);
 	}
-	if (summary->zero > 0)
+	if (one_window)
 	{
-		flags |= FLAG_ZERO;
-		at = put_varint(at, summary->zero);
-		if (summary->zero_index != MHM_INDEX_NONE)
-		{
-			flags |= FLAG_ZERO_THRESHOLD;
-			at = put_varint(at, zigzag(threshold_exponent(summary->zero_index, summary->schema)));
-		}
+		at = put_end(at, zero, summary->schema, &flags, FLAG_ZERO, FLAG_ZERO_THRESHOLD);
+		at = put_end(at, overflow, summary->schema, &flags, FLAG_OVERFLOW, FLAG_OVERFLOW_THRESHOLD);
 	}
-	if (summary->overflow > 0)
+	else
 	{
-		flags |= FLAG_OVERFLOW;
-		at = put_varint(at, summary->overflow);
-		if (summary->overflow_index != MHM_INDEX_NONE)
-		{
-			flags |= FLAG_OVERFLOW_THRESHOLD;
-			at = put_varint(at, zigzag(threshold_exponent(summary->overflow_index, summary->schema)));
-		}
+		at = put_ends(at, zero, summary->schema, &flags, FLAG_ZERO);
+		at = put_ends(at, overflow, summary->schema, &flags, FLAG_OVERFLOW);
 	}
 
 	for (int32 i = 0; i < size; i++)
@@ -181,7 +247,7 @@ mhm_histogram_compact(const MhmHistogramSummary *summary, int32 first,
 		empty = 0;
 	}
 
-	start[0] = VERSION;
+	start[0] = one_window ? VERSION_ONE_WINDOW : VERSION_MANY_WINDOWS;
 	start[1] = flags;
 	SET_VARSIZE(result, at - (unsigned char *) result);
 	return result;
@@ -279,28 +345,99 @@ count_up(MhmHistogramReader *reader, uint64 count)
 	return true;
 }
 
-/* Read a count with the threshold that belongs to it */
+/* The index of the bucket that ends at 2^exponent, if one does */
 static bool
-get_threshold(MhmHistogramReader *reader, bool has_threshold, uint64 *count, int32 *index)
+use_exponent(MhmHistogramReader *reader, int32 exponent, int32 *index)
 {
 	int			schema = reader->summary.schema;
-	int32		exponent;
 
-	if (!get_varint(reader, count) || !count_up(reader, *count))
-		return false;
-
-	*index = MHM_INDEX_NONE;
-	if (!has_threshold)
-		return true;
-
-	if (!get_signed(reader, 1 - DBL_MIN_EXP + DBL_MANT_DIG, &exponent))
-		return false;
 	if (exponent < DBL_MIN_EXP - DBL_MANT_DIG || exponent >= DBL_MAX_EXP)
 		return fail(reader, "a threshold is beyond the range of doubles");
 	*index = mhm_threshold_index(exponent, schema);
 	if (threshold_exponent(*index, schema) != exponent)
 		return fail(reader, "a threshold cuts through a bucket");
 	return true;
+}
+
+#define EXPONENT_LIMIT		(1 - DBL_MIN_EXP + DBL_MANT_DIG)
+
+/* Read a count of one window with the threshold that belongs to it */
+static bool
+get_end(MhmHistogramReader *reader, bool has_threshold, MhmEnds *ends, MhmEnd *own)
+{
+	int32		exponent;
+
+	if (!get_varint(reader, &own->count) || !count_up(reader, own->count))
+		return false;
+	own->index = MHM_INDEX_NONE;
+	if (has_threshold &&
+		(!get_signed(reader, EXPONENT_LIMIT, &exponent) ||
+		 !use_exponent(reader, exponent, &own->index)))
+		return false;
+	ends->at = own;
+	ends->size = 1;
+	return true;
+}
+
+/* Read one of the counts of many windows */
+static bool
+get_next_end(MhmHistogramReader *reader, MhmEnd *end)
+{
+	uint64		encoded;
+	int32		exponent;
+
+	if (!get_varint(reader, &encoded))
+		return false;
+	end->index = MHM_INDEX_NONE;
+	if (encoded > (uint64) EXPONENT_LIMIT * 2 + 1)
+		return fail(reader, "an index or exponent is beyond the range of doubles");
+	if (encoded > 0)
+	{
+		encoded--;
+		exponent = (int32) (encoded >> 1);
+		if (encoded & 1)
+			exponent = -exponent - 1;
+		if (!use_exponent(reader, exponent, &end->index))
+			return false;
+	}
+	return get_varint(reader, &end->count) && count_up(reader, end->count);
+}
+
+/* Read the counts of one side, of many windows */
+static bool
+get_ends(MhmHistogramReader *reader, MhmEnds *ends, MhmEnd *own)
+{
+	uint64		size;
+
+	if (!get_varint(reader, &size))
+		return false;
+	/* Each has two bytes at least, and a threshold of its own */
+	if (size == 0 || size > (uint64) (reader->end - reader->at) / 2)
+		return fail(reader, "the number of its zero or overflow counts is not possible");
+	ends->at = size == 1 ? own : palloc(size * sizeof(MhmEnd));
+	for (ends->size = 0; ends->size < (int) size; ends->size++)
+	{
+		if (!get_next_end(reader, &ends->at[ends->size]))
+			return false;
+		if (ends->size > 0 && ends->at[ends->size].index <= ends->at[ends->size - 1].index)
+			return fail(reader, "its thresholds do not rise");
+	}
+	return true;
+}
+
+/* Read the zero and overflow counts that the flags speak of */
+static bool
+get_both_ends(MhmHistogramReader *reader, unsigned char flags)
+{
+	MhmHistogramSummary *summary = &reader->summary;
+
+	if (reader->version == VERSION_ONE_WINDOW)
+		return ((flags & FLAG_ZERO) == 0 ||
+				get_end(reader, (flags & FLAG_ZERO_THRESHOLD) != 0, &summary->zero, &reader->own[0])) &&
+			((flags & FLAG_OVERFLOW) == 0 ||
+			 get_end(reader, (flags & FLAG_OVERFLOW_THRESHOLD) != 0, &summary->overflow, &reader->own[1]));
+	return ((flags & FLAG_ZERO) == 0 || get_ends(reader, &summary->zero, &reader->own[0])) &&
+		((flags & FLAG_OVERFLOW) == 0 || get_ends(reader, &summary->overflow, &reader->own[1]));
 }
 
 /*
@@ -318,15 +455,14 @@ mhm_histogram_read(MhmHistogramReader *reader, const void *bytes, size_t length)
 	reader->at = reader->start;
 	reader->end = reader->start + length;
 	summary->schema = MHM_HISTOGRAM_SCHEMA;
-	summary->zero_index = MHM_INDEX_NONE;
-	summary->overflow_index = MHM_INDEX_ALL;
 
 	if (length < 2)
 	{
 		fail(reader, "it is shorter than two bytes");
 		return;
 	}
-	if (*reader->at++ != VERSION)
+	reader->version = *reader->at++;
+	if (reader->version != VERSION_ONE_WINDOW && reader->version != VERSION_MANY_WINDOWS)
 	{
 		fail(reader, "its version is unknown");
 		return;
@@ -335,7 +471,8 @@ mhm_histogram_read(MhmHistogramReader *reader, const void *bytes, size_t length)
 	summary->schema = (flags & SCHEMA_MASK) + MHM_HISTOGRAM_SCHEMA_LOWEST;
 	if ((flags & FLAG_UNKNOWN) != 0 ||
 		((flags & FLAG_ZERO_THRESHOLD) != 0 && (flags & FLAG_ZERO) == 0) ||
-		((flags & FLAG_OVERFLOW_THRESHOLD) != 0 && (flags & FLAG_OVERFLOW) == 0))
+		((flags & FLAG_OVERFLOW_THRESHOLD) != 0 && (flags & FLAG_OVERFLOW) == 0) ||
+		(reader->version == VERSION_MANY_WINDOWS && (flags & (FLAG_ZERO_THRESHOLD | FLAG_OVERFLOW_THRESHOLD)) != 0))
 	{
 		fail(reader, "its flags are unknown");
 		return;
@@ -347,13 +484,7 @@ mhm_histogram_read(MhmHistogramReader *reader, const void *bytes, size_t length)
 		!get_double(reader, &summary->min) ||
 		!get_double(reader, &summary->max))
 		return;
-	if ((flags & FLAG_ZERO) != 0 &&
-		!get_threshold(reader, (flags & FLAG_ZERO_THRESHOLD) != 0,
-					   &summary->zero, &summary->zero_index))
-		return;
-	if ((flags & FLAG_OVERFLOW) != 0 &&
-		!get_threshold(reader, (flags & FLAG_OVERFLOW_THRESHOLD) != 0,
-					   &summary->overflow, &summary->overflow_index))
+	if (!get_both_ends(reader, flags))
 		return;
 	if (reader->at == reader->end && reader->total == 0)
 		fail(reader, "it has a sum but no counts");
@@ -402,9 +533,18 @@ mhm_histogram_next(MhmHistogramReader *reader)
 	if (reader->index > mhm_bucket_downscale(MHM_BUCKET_INDEX_HIGHEST,
 											 MHM_HISTOGRAM_SCHEMA - summary->schema))
 		return fail(reader, "a bucket is beyond the range of doubles");
-	if (reader->index <= summary->zero_index || reader->index > summary->overflow_index)
+	if (reader->version == VERSION_ONE_WINDOW &&
+		((summary->zero.size > 0 && reader->index <= summary->zero.at->index) ||
+		 (summary->overflow.size > 0 && reader->index > summary->overflow.at->index)))
 		return fail(reader, "a bucket lies beyond a threshold");
 	return count_up(reader, reader->count);
+}
+
+/* Can buckets lie beyond thresholds? */
+bool
+mhm_histogram_is_of_many_windows(const MhmHistogramReader *reader)
+{
+	return reader->version == VERSION_MANY_WINDOWS;
 }
 
 /* The least and the greatest double of a part of a histogram */
@@ -415,26 +555,26 @@ typedef struct Range
 } Range;
 
 static Range
-zero_range(const MhmHistogramSummary *summary)
+zero_range(int32 index, int schema)
 {
 	return (Range)
 	{
-		0.0, mhm_threshold_value(summary->zero_index, summary->schema)
+		0.0, mhm_threshold_value(index, schema)
 	};
 }
 
 static Range
-overflow_range(const MhmHistogramSummary *summary)
+overflow_range(int32 index, int schema)
 {
-	/* A collapsed histogram counts everything here, exact zeros too */
-	if (summary->overflow_index == MHM_INDEX_NONE)
+	/* Nothing is known of these: they can be exact zeros too */
+	if (index == MHM_INDEX_NONE)
 		return (Range)
 	{
 		0.0, DBL_MAX
 	};
 	return (Range)
 	{
-		nextafter(mhm_bucket_upper_at(summary->overflow_index, summary->schema), HUGE_VAL), DBL_MAX
+		nextafter(mhm_bucket_upper_at(index, schema), HUGE_VAL), DBL_MAX
 	};
 }
 
@@ -448,24 +588,32 @@ bucket_range(int32 index, int schema)
 	};
 }
 
-/* The lowest and the highest filled part, of which min and max must be */
+/* Another part that is filled: the least value lies in no later one, the greatest in no earlier */
+static void
+include_part(Range part, Range *lowest, Range *highest)
+{
+	lowest->least = Min(lowest->least, part.least);
+	lowest->greatest = Min(lowest->greatest, part.greatest);
+	highest->least = Max(highest->least, part.least);
+	highest->greatest = Max(highest->greatest, part.greatest);
+}
+
+/* Where the minimum and the maximum must be */
 static void
 end_ranges(const MhmHistogramSummary *summary, bool has_buckets,
 		   int32 first, int32 last, Range *lowest, Range *highest)
 {
-	if (summary->zero > 0)
-		*lowest = zero_range(summary);
-	else if (has_buckets)
-		*lowest = bucket_range(first, summary->schema);
-	else
-		*lowest = overflow_range(summary);
-
-	if (summary->overflow > 0)
-		*highest = overflow_range(summary);
-	else if (has_buckets)
-		*highest = bucket_range(last, summary->schema);
-	else
-		*highest = zero_range(summary);
+	*lowest = (Range) {DBL_MAX, DBL_MAX};
+	*highest = (Range) {0.0, 0.0};
+	for (int i = 0; i < summary->zero.size; i++)
+		include_part(zero_range(summary->zero.at[i].index, summary->schema), lowest, highest);
+	for (int i = 0; i < summary->overflow.size; i++)
+		include_part(overflow_range(summary->overflow.at[i].index, summary->schema), lowest, highest);
+	if (has_buckets)
+	{
+		include_part(bucket_range(first, summary->schema), lowest, highest);
+		include_part(bucket_range(last, summary->schema), lowest, highest);
+	}
 }
 
 /*
@@ -490,14 +638,13 @@ mhm_histogram_problem(const void *bytes, size_t length)
 	}
 	if (reader.problem != NULL)
 		return psprintf("%s (at byte %d)", reader.problem, (int) (reader.at - reader.start));
+	if (is_of_one_window(summary, reader.started, first, reader.index) !=
+		(reader.version == VERSION_ONE_WINDOW))
+		return psprintf("its version is %d, but its contents are those of the other one", reader.version);
 	if (reader.total == 0)
 		return NULL;
 
 	end_ranges(summary, reader.started, first, reader.index, &lowest, &highest);
-	if (summary->overflow_index == MHM_INDEX_NONE && (summary->zero > 0 || reader.started))
-		return pstrdup("an overflow threshold of 0 leaves no room for other counts");
-	if (summary->zero_index > summary->overflow_index)
-		return pstrdup("the zero threshold is above the overflow threshold");
 	if (summary->min > summary->max)
 		return psprintf("min %s is above max %s",
 						double_to_shortest_decimal(summary->min), double_to_shortest_decimal(summary->max));
@@ -541,13 +688,11 @@ mhm_histogram_from_window(int min_exponent, const uint64 *buckets,
 						  double sum, double min, double max)
 {
 	MhmHistogramSummary summary = {
-		.schema = MHM_HISTOGRAM_SCHEMA,
-		.zero_index = MHM_INDEX_NONE,
-		.overflow_index = MHM_INDEX_ALL,
-		.zero = zero,
-		.overflow = overflow
+		.schema = MHM_HISTOGRAM_SCHEMA
 	};
 	int32		first = min_exponent * MHM_BUCKETS_PER_OCTAVE + 1;
+	MhmEnd		below = {.index = first - 1,.count = zero};
+	MhmEnd		above = {.index = first - 1 + MHM_HISTOGRAM_BUCKETS,.count = overflow};
 	int32		lowest_filled = -1;
 	int32		highest_filled = -1;
 	uint64		total = zero;
@@ -575,9 +720,9 @@ mhm_histogram_from_window(int min_exponent, const uint64 *buckets,
 				 errhint("Reset the metric with meshhook_metrics.reset().")));
 
 	if (zero > 0)
-		summary.zero_index = first - 1;
+		summary.zero = (MhmEnds) {.size = 1,.at = &below};
 	if (overflow > 0)
-		summary.overflow_index = first - 1 + MHM_HISTOGRAM_BUCKETS;
+		summary.overflow = (MhmEnds) {.size = 1,.at = &above};
 
 	if (total > 0)
 	{

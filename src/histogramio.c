@@ -40,13 +40,15 @@ typedef enum Key
 	KEY_MAX,
 	KEY_ZERO,
 	KEY_ZERO_THRESHOLD,
+	KEY_ZEROS,
 	KEY_OFFSET,
 	KEY_BUCKETS,
 	KEY_OVERFLOW,
-	KEY_OVERFLOW_THRESHOLD
+	KEY_OVERFLOW_THRESHOLD,
+	KEY_OVERFLOWS
 } Key;
 
-#define KEYS						(KEY_OVERFLOW_THRESHOLD + 1)
+#define KEYS						(KEY_OVERFLOWS + 1)
 
 static const char *const key_names[KEYS] = {
 	[KEY_SCHEMA] = "schema",
@@ -56,11 +58,32 @@ static const char *const key_names[KEYS] = {
 	[KEY_MAX] = "max",
 	[KEY_ZERO] = "zero",
 	[KEY_ZERO_THRESHOLD] = "zero_threshold",
+	[KEY_ZEROS] = "zeros",
 	[KEY_OFFSET] = "offset",
 	[KEY_BUCKETS] = "buckets",
 	[KEY_OVERFLOW] = "overflow",
-	[KEY_OVERFLOW_THRESHOLD] = "overflow_threshold"
+	[KEY_OVERFLOW_THRESHOLD] = "overflow_threshold",
+	[KEY_OVERFLOWS] = "overflows"
 };
+
+/* What belongs to each side: its count, the threshold, and where there are many, all of them */
+static const struct
+{
+	Key			count;
+	Key			threshold;
+	Key			list;
+}			sides[] = {
+	{KEY_ZERO, KEY_ZERO_THRESHOLD, KEY_ZEROS},
+	{KEY_OVERFLOW, KEY_OVERFLOW_THRESHOLD, KEY_OVERFLOWS}
+};
+
+/* One of many counts of a side */
+typedef struct Counted
+{
+	double		threshold;
+	int64		count;
+} Counted;
+
 
 /* The text form as it was read, part by part */
 typedef struct Parts
@@ -71,6 +94,8 @@ typedef struct Parts
 	double		doubles[KEYS];	/* sum, extremes, thresholds */
 	uint64	   *buckets;
 	int32		bucket_count;
+	Counted    *lists[KEYS];	/* of zeros and overflows */
+	int			list_sizes[KEYS];
 } Parts;
 
 /* The longest piece of a wrong value that an error message repeats */
@@ -191,6 +216,38 @@ read_buckets(const JsonbValue *value, Parts *parts, Node *context)
 	return true;
 }
 
+/* One element of "zeros" or "overflows": a threshold and a count */
+static bool
+read_counted(const JsonbValue *value, Counted *counted)
+{
+	JsonbContainer *pair = value->type == jbvBinary ? value->val.binary.data : NULL;
+
+	return pair != NULL && JsonContainerIsArray(pair) && JsonContainerSize(pair) == 2 &&
+		get_double(getIthJsonbValueFromContainer(pair, 0), &counted->threshold) &&
+		get_integer(getIthJsonbValueFromContainer(pair, 1), 1, PG_INT64_MAX, &counted->count);
+}
+
+static bool
+read_list(Key key, const JsonbValue *value, Parts *parts, Node *context)
+{
+	JsonbContainer *array = value->type == jbvBinary ? value->val.binary.data : NULL;
+	int			size;
+
+	if (array == NULL || !JsonContainerIsArray(array) || JsonContainerSize(array) < 2)
+		return refuse(context, psprintf("\"%s\" is not an array of two or more pairs of a threshold and a count", key_names[key]),
+					  "Leave it out where there is one threshold only.");
+	size = (int) JsonContainerSize(array);
+	parts->lists[key] = palloc(size * sizeof(Counted));
+	for (int i = 0; i < size; i++)
+	{
+		if (!read_counted(getIthJsonbValueFromContainer(array, i), &parts->lists[key][i]))
+			return refuse(context, psprintf("element %d of \"%s\" is not a pair of a threshold and a count above 0", i + 1, key_names[key]),
+						  TEXT_HINT);
+	}
+	parts->list_sizes[key] = size;
+	return true;
+}
+
 static bool
 read_part(Key key, const JsonbValue *value, Parts *parts, Node *context)
 {
@@ -202,6 +259,10 @@ read_part(Key key, const JsonbValue *value, Parts *parts, Node *context)
 	{
 		case KEY_BUCKETS:
 			return read_buckets(value, parts, context);
+
+		case KEY_ZEROS:
+		case KEY_OVERFLOWS:
+			return read_list(key, value, parts, context);
 
 		case KEY_SCHEMA:
 		case KEY_OFFSET:
@@ -271,31 +332,18 @@ read_parts(Jsonb *json, Parts *parts, Node *context)
 
 	for (key = 0; key < KEYS; key++)
 	{
-		if (!parts->given[key] && key != KEY_ZERO_THRESHOLD && key != KEY_OVERFLOW_THRESHOLD)
+		if (!parts->given[key] && key != KEY_ZERO_THRESHOLD && key != KEY_OVERFLOW_THRESHOLD &&
+			key != KEY_ZEROS && key != KEY_OVERFLOWS)
 			return refuse(context, psprintf("\"%s\" is missing", key_names[key]), TEXT_HINT);
 	}
 	return true;
 }
 
-/* A threshold belongs to a count, and ends a bucket at a power of two */
+/* A threshold ends a bucket at a power of two, or is 0 */
 static bool
-check_threshold(const Parts *parts, Key count_key, Key key, int32 *index, Node *context)
+index_of_threshold(int schema, Key key, double threshold, int32 *index, Node *context)
 {
-	int			schema = (int) parts->integers[KEY_SCHEMA];
-	double		threshold = parts->doubles[key];
 	int			exponent;
-
-	if (!parts->given[key] && parts->integers[count_key] > 0)
-		return refuse(context,
-					  psprintf("\"%s\" is missing, but \"%s\" is " INT64_FORMAT,
-							   key_names[key], key_names[count_key], parts->integers[count_key]),
-					  "Name the threshold that bounds these observations, a power of two.");
-	if (parts->given[key] && parts->integers[count_key] == 0)
-		return refuse(context,
-					  psprintf("\"%s\" is given, but \"%s\" is 0", key_names[key], key_names[count_key]),
-					  "Leave out the threshold of a count that is 0.");
-	if (!parts->given[key])
-		return true;
 
 	*index = MHM_INDEX_NONE;
 	if (threshold == 0)
@@ -310,7 +358,80 @@ check_threshold(const Parts *parts, Key count_key, Key key, int32 *index, Node *
 	return true;
 }
 
-/* Check that every filled bucket is one of doubles, and not beyond a threshold */
+/* A threshold belongs to a count */
+static bool
+check_threshold(const Parts *parts, Key count_key, Key key, Node *context)
+{
+	if (!parts->given[key] && parts->integers[count_key] > 0)
+		return refuse(context,
+					  psprintf("\"%s\" is missing, but \"%s\" is " INT64_FORMAT,
+							   key_names[key], key_names[count_key], parts->integers[count_key]),
+					  "Name the threshold that bounds these observations, a power of two.");
+	if (parts->given[key] && parts->integers[count_key] == 0)
+		return refuse(context,
+					  psprintf("\"%s\" is given, but \"%s\" is 0", key_names[key], key_names[count_key]),
+					  "Leave out the threshold of a count that is 0.");
+	return true;
+}
+
+/* All counts of a side and their thresholds must say what the side as a whole says */
+static bool
+check_list(const Parts *parts, int side, const MhmEnds *ends, Node *context)
+{
+	Key			list = sides[side].list;
+	const Counted *counted = parts->lists[list];
+	int			size = parts->list_sizes[list];
+	double		outermost = sides[side].count == KEY_ZERO ? counted[size - 1].threshold : counted[0].threshold;
+	uint64		sum = 0;
+
+	for (int i = 0; i < size; i++)
+	{
+		sum += (uint64) counted[i].count;
+		if (sum > MHM_HISTOGRAM_COUNT_MAX || (i > 0 && ends->at[i].index <= ends->at[i - 1].index))
+			return refuse(context, psprintf("the thresholds of \"%s\" do not rise, or its counts are too large", key_names[list]),
+						  TEXT_HINT);
+	}
+	if (sum != (uint64) parts->integers[sides[side].count])
+		return refuse(context,
+					  psprintf("\"%s\" is " INT64_FORMAT ", but the counts of \"%s\" add up to " UINT64_FORMAT,
+							   key_names[sides[side].count], parts->integers[sides[side].count], key_names[list], sum),
+					  TEXT_HINT);
+	if (parts->doubles[sides[side].threshold] != outermost)
+		return refuse(context,
+					  psprintf("\"%s\" is %s, but of \"%s\" it is %s",
+							   key_names[sides[side].threshold],
+							   double_to_shortest_decimal(parts->doubles[sides[side].threshold]),
+							   key_names[list], double_to_shortest_decimal(outermost)),
+					  "It is the highest threshold of \"zeros\", and the lowest of \"overflows\".");
+	return true;
+}
+
+/* The counts of one side with their thresholds */
+static bool
+read_ends(const Parts *parts, int side, MhmEnds *ends, Node *context)
+{
+	int			schema = (int) parts->integers[KEY_SCHEMA];
+	Key			count = sides[side].count;
+	Key			threshold = sides[side].threshold;
+	Key			list = sides[side].list;
+	Counted		single = {.threshold = parts->doubles[threshold],.count = parts->integers[count]};
+	const Counted *counted = parts->given[list] ? parts->lists[list] : &single;
+
+	if (!check_threshold(parts, count, threshold, context))
+		return false;
+	ends->size = parts->given[list] ? parts->list_sizes[list] : single.count > 0;
+	ends->at = palloc(Max(ends->size, 1) * sizeof(MhmEnd));
+	for (int i = 0; i < ends->size; i++)
+	{
+		ends->at[i].count = (uint64) counted[i].count;
+		if (!index_of_threshold(schema, parts->given[list] ? list : threshold, counted[i].threshold,
+								&ends->at[i].index, context))
+			return false;
+	}
+	return !parts->given[list] || check_list(parts, side, ends, context);
+}
+
+/* Check that every bucket is one of doubles */
 static bool
 check_buckets(const Parts *parts, const MhmHistogramSummary *summary, Node *context)
 {
@@ -324,22 +445,6 @@ check_buckets(const Parts *parts, const MhmHistogramSummary *summary, Node *cont
 					  psprintf("\"buckets\" begin at \"offset\" " INT64_FORMAT " and are %d, but at schema %d a bucket is from %d to %d",
 							   offset, parts->bucket_count, summary->schema, lowest, highest),
 					  "Bucket i holds the values above 2^((i - 1) / 2^schema) and up to 2^(i / 2^schema).");
-
-	for (int32 i = 0; i < parts->bucket_count; i++)
-	{
-		if (parts->buckets[i] == 0)
-			continue;
-		if (offset + i <= summary->zero_index)
-			return refuse(context,
-						  psprintf("element %d of \"buckets\" is filled, but \"zero\" counts up to \"zero_threshold\" %s",
-								   i + 1, double_to_shortest_decimal(parts->doubles[KEY_ZERO_THRESHOLD])),
-						  "Add it to \"zero\" instead.");
-		if (offset + i > summary->overflow_index)
-			return refuse(context,
-						  psprintf("element %d of \"buckets\" is filled, but \"overflow\" counts from \"overflow_threshold\" %s",
-								   i + 1, double_to_shortest_decimal(parts->doubles[KEY_OVERFLOW_THRESHOLD])),
-						  "Add it to \"overflow\" instead.");
-	}
 	return true;
 }
 
@@ -379,10 +484,6 @@ assemble(const Parts *parts, Node *context)
 {
 	MhmHistogramSummary summary = {
 		.schema = (int) parts->integers[KEY_SCHEMA],
-		.zero_index = MHM_INDEX_NONE,
-		.overflow_index = MHM_INDEX_ALL,
-		.zero = (uint64) parts->integers[KEY_ZERO],
-		.overflow = (uint64) parts->integers[KEY_OVERFLOW],
 		.sum = parts->doubles[KEY_SUM],
 		.min = parts->doubles[KEY_MIN],
 		.max = parts->doubles[KEY_MAX]
@@ -399,8 +500,8 @@ assemble(const Parts *parts, Node *context)
 		return NULL;
 	}
 	if (!check_count(parts, context) ||
-		!check_threshold(parts, KEY_ZERO, KEY_ZERO_THRESHOLD, &summary.zero_index, context) ||
-		!check_threshold(parts, KEY_OVERFLOW, KEY_OVERFLOW_THRESHOLD, &summary.overflow_index, context) ||
+		!read_ends(parts, 0, &summary.zero, context) ||
+		!read_ends(parts, 1, &summary.overflow, context) ||
 		!check_buckets(parts, &summary, context))
 		return NULL;
 
@@ -463,16 +564,32 @@ append_buckets(StringInfo text, MhmHistogramReader *reader)
 	appendStringInfoChar(text, ']');
 }
 
-/* Append a count, and its threshold where there is one */
+/*
+ * Append the counts of a side: all of it, with the threshold that holds for all of
+ * it, and where there are several, each with its own.
+ */
 static void
-append_end(StringInfo text, Key count_key, uint64 count, Key threshold_key, double threshold)
+append_side(StringInfo text, int side, const MhmEnds *ends, int schema)
 {
-	appendStringInfo(text, ",\"%s\":" UINT64_FORMAT, key_names[count_key], count);
-	if (count > 0)
+	uint64		count = 0;
+
+	for (int i = 0; i < ends->size; i++)
+		count += ends->at[i].count;
+	appendStringInfo(text, ",\"%s\":" UINT64_FORMAT, key_names[sides[side].count], count);
+	if (ends->size == 0)
+		return;
+	appendStringInfo(text, ",\"%s\":", key_names[sides[side].threshold]);
+	append_double(text, mhm_threshold_value(ends->at[sides[side].count == KEY_ZERO ? ends->size - 1 : 0].index, schema));
+	if (ends->size == 1)
+		return;
+	appendStringInfo(text, ",\"%s\":[", key_names[sides[side].list]);
+	for (int i = 0; i < ends->size; i++)
 	{
-		appendStringInfo(text, ",\"%s\":", key_names[threshold_key]);
-		append_double(text, threshold);
+		appendStringInfoString(text, i == 0 ? "[" : ",[");
+		append_double(text, mhm_threshold_value(ends->at[i].index, schema));
+		appendStringInfo(text, "," UINT64_FORMAT "]", ends->at[i].count);
 	}
+	appendStringInfoChar(text, ']');
 }
 
 static void
@@ -503,14 +620,12 @@ append_histogram(StringInfo text, const struct varlena *histogram)
 	else
 		appendStringInfoString(text, "null");
 
-	append_end(text, KEY_ZERO, summary->zero, KEY_ZERO_THRESHOLD,
-			   mhm_threshold_value(summary->zero_index, summary->schema));
+	append_side(text, 0, &summary->zero, summary->schema);
 
 	mhm_histogram_open(&reader, histogram);
 	append_buckets(text, &reader);
 
-	append_end(text, KEY_OVERFLOW, summary->overflow, KEY_OVERFLOW_THRESHOLD,
-			   mhm_threshold_value(summary->overflow_index, summary->schema));
+	append_side(text, 1, &summary->overflow, summary->schema);
 	appendStringInfoChar(text, '}');
 }
 

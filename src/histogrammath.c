@@ -3,8 +3,25 @@
  *		What a histogram says: its count, sum and extremes, its quantiles, the
  *		fraction of its observations in a range, and its buckets as rows.
  *
- * SQL-callable functions that read the compact form in place, in one or two
- * passes.  They change nothing and share nothing.
+ * SQL-callable functions that read the compact form in place, in a few passes.
+ * They change nothing and share nothing.
+ *
+ * Where windows that differ were merged, buckets lie beyond a threshold: some
+ * observations are known exactly that others of the same metric are only known to be
+ * beyond.  Quantiles and fractions take those to be distributed as the known ones
+ * there are, which is the estimate of Kaplan and Meier for censored observations, in
+ * the form of Efron ("redistribute to the right"): with thresholds T_1 < T_2 < ... of
+ * overflow counts m_j, and R_j the counts of all buckets above T_j and of the overflow
+ * counts after it, a bucket of count c has the weight
+ *
+ *		c * (product of (1 + m_j / R_j) over all T_j below it)
+ *
+ * and zero counts likewise downwards, where L_i are the counts of the buckets at or
+ * below threshold i and of the zero counts before it; what both sides add is added.
+ * The last overflow count of a side with nothing above it (R_j = 0) lies between its
+ * threshold and the maximum, as that of one window does; so the first zero count.  The
+ * weights add up to the count, do not depend on the order of merging, and are the
+ * counts themselves where no bucket lies beyond a threshold.
  */
 #include "postgres.h"
 
@@ -108,58 +125,193 @@ mhm_histogram_max(PG_FUNCTION_ARGS)
 	PG_RETURN_FLOAT8(reader.summary.max);
 }
 
-/* The parts of a histogram in order: zero, buckets, overflow */
+/* The parts of a histogram in order: zero counts, buckets, overflow counts */
 typedef struct RegionWalk
 {
 	MhmHistogramReader reader;
-	bool		zero_done;
-	bool		overflow_done;
+	int			zeros_done;
+	int			overflows_done;
+	bool		spread;			/* do some counts go to buckets? */
+	int			below;			/* zero counts whose threshold is below the bucket */
+	int			above;			/* overflow counts likewise */
+	double	   *fall;			/* factor for what lies at or below a zero threshold */
+	double	   *rise;			/* factor for what lies above an overflow threshold */
+	bool		zero_stays;		/* nothing is known at or below the first zero threshold */
+	bool		overflow_stays; /* nor above the last overflow threshold */
 } RegionWalk;
 
 typedef struct Region
 {
 	double		lower;			/* exclusive, save for the zero count's 0 */
-	double		upper;			/* inclusive; infinity for the overflow count */
+	double		upper;			/* inclusive; infinity for an overflow count */
 	bool		from_zero;		/* has no logarithm at its lower end */
 	uint64		count;
+	double		weight;			/* with what is taken to be here */
 } Region;
 
 static void
 walk_begin(RegionWalk *walk, const struct varlena *histogram)
 {
+	memset(walk, 0, sizeof(*walk));
 	mhm_histogram_open(&walk->reader, histogram);
-	walk->zero_done = walk->reader.summary.zero == 0;
-	walk->overflow_done = walk->reader.summary.overflow == 0;
+	walk->zero_stays = walk->overflow_stays = true;
+}
+
+/* Move to the thresholds between which a bucket lies */
+static void
+pass_thresholds(RegionWalk *walk, int32 index)
+{
+	const MhmHistogramSummary *summary = &walk->reader.summary;
+
+	while (walk->below < summary->zero.size && summary->zero.at[walk->below].index < index)
+		walk->below++;
+	while (walk->above < summary->overflow.size && summary->overflow.at[walk->above].index < index)
+		walk->above++;
+}
+
+/*
+ * The factors of all thresholds.  at_or_below[i] counts the buckets from the zero
+ * threshold before to i, above[j] those from overflow threshold j to the next.
+ */
+static void
+find_factors(RegionWalk *walk, const double *at_or_below, const double *above)
+{
+	const MhmEnds *zero = &walk->reader.summary.zero;
+	const MhmEnds *overflow = &walk->reader.summary.overflow;
+	double		others = 0;
+	double		factor = 1;
+
+	/* First what there is beyond each threshold, from the outermost one in */
+	for (int i = 0; i < zero->size; i++)
+	{
+		walk->fall[i] = others += at_or_below[i];
+		others += (double) zero->at[i].count;
+	}
+	others = 0;
+	for (int j = overflow->size - 1; j >= 0; j--)
+	{
+		walk->rise[j] = others += above[j];
+		others += (double) overflow->at[j].count;
+	}
+	walk->zero_stays = zero->size > 0 && walk->fall[0] == 0;
+	walk->overflow_stays = overflow->size > 0 && walk->rise[overflow->size - 1] == 0;
+
+	for (int i = zero->size - 1; i >= 0; i--)
+	{
+		if (walk->fall[i] > 0)
+			factor *= 1 + (double) zero->at[i].count / walk->fall[i];
+		walk->fall[i] = factor;
+	}
+	factor = 1;
+	for (int j = 0; j < overflow->size; j++)
+	{
+		if (walk->rise[j] > 0)
+			factor *= 1 + (double) overflow->at[j].count / walk->rise[j];
+		walk->rise[j] = factor;
+	}
+}
+
+/* Begin a walk in which what lies beyond a threshold goes to the buckets there */
+static void
+walk_begin_spreading(RegionWalk *walk, const struct varlena *histogram)
+{
+	MhmEnds    *zero = &walk->reader.summary.zero;
+	MhmEnds    *overflow = &walk->reader.summary.overflow;
+	RegionWalk	counting;
+	double	   *at_or_below;
+	double	   *above;
+
+	walk_begin(walk, histogram);
+	if (!mhm_histogram_is_of_many_windows(&walk->reader))
+		return;
+	at_or_below = palloc0((zero->size + 1) * sizeof(double));
+	above = palloc0((overflow->size + 1) * sizeof(double));
+	walk_begin(&counting, histogram);
+	while (mhm_histogram_next(&counting.reader))
+	{
+		pass_thresholds(&counting, counting.reader.index);
+		at_or_below[counting.below] += (double) counting.reader.count;
+		if (counting.above > 0)
+			above[counting.above - 1] += (double) counting.reader.count;
+	}
+	walk->fall = palloc((zero->size + 1) * sizeof(double));
+	walk->rise = palloc((overflow->size + 1) * sizeof(double));
+	walk->spread = true;
+	find_factors(walk, at_or_below, above);
+}
+
+/* The next zero count, of those that stay where they are */
+static bool
+next_zero(RegionWalk *walk, Region *region)
+{
+	const MhmHistogramSummary *summary = &walk->reader.summary;
+	int			i = walk->zeros_done;
+
+	if (walk->spread && (i > 0 || !walk->zero_stays))
+		i = summary->zero.size;
+	walk->zeros_done = i + 1;
+	if (i >= summary->zero.size)
+		return false;
+	region->lower = 0.0;
+	region->upper = mhm_threshold_value(summary->zero.at[i].index, summary->schema);
+	region->count = summary->zero.at[i].count;
+	region->weight = (double) region->count;
+	if (walk->spread && i + 1 < summary->zero.size)
+		region->weight *= walk->fall[i + 1];
+	return true;
+}
+
+static bool
+next_bucket(RegionWalk *walk, Region *region)
+{
+	const MhmHistogramSummary *summary = &walk->reader.summary;
+	int32		index;
+	double		factor = 1;
+
+	if (!mhm_histogram_next(&walk->reader))
+		return false;
+	index = walk->reader.index;
+	region->lower = mhm_bucket_upper_at(index - 1, summary->schema);
+	region->upper = mhm_bucket_upper_at(index, summary->schema);
+	region->count = walk->reader.count;
+	if (walk->spread)
+	{
+		pass_thresholds(walk, index);
+		if (walk->below < summary->zero.size)
+			factor = walk->fall[walk->below];
+		if (walk->above > 0)
+			factor += walk->rise[walk->above - 1] - 1;
+	}
+	region->weight = (double) region->count * factor;
+	return true;
+}
+
+/* The next overflow count, of those that stay where they are */
+static bool
+next_overflow(RegionWalk *walk, Region *region)
+{
+	const MhmHistogramSummary *summary = &walk->reader.summary;
+	int			j = walk->overflows_done;
+
+	if (walk->spread)
+		j = walk->overflow_stays ? Max(j, summary->overflow.size - 1) : summary->overflow.size;
+	walk->overflows_done = j + 1;
+	if (j >= summary->overflow.size)
+		return false;
+	region->lower = mhm_threshold_value(summary->overflow.at[j].index, summary->schema);
+	region->upper = HUGE_VAL;
+	region->count = summary->overflow.at[j].count;
+	region->weight = (double) region->count;
+	if (walk->spread && j > 0)
+		region->weight *= walk->rise[j - 1];
+	return true;
 }
 
 static bool
 walk_next(RegionWalk *walk, Region *region)
 {
-	const MhmHistogramSummary *summary = &walk->reader.summary;
-
-	if (!walk->zero_done)
-	{
-		region->lower = 0.0;
-		region->upper = mhm_threshold_value(summary->zero_index, summary->schema);
-		region->count = summary->zero;
-		walk->zero_done = true;
-	}
-	else if (mhm_histogram_next(&walk->reader))
-	{
-		region->lower = mhm_bucket_upper_at(walk->reader.index - 1, summary->schema);
-		region->upper = mhm_bucket_upper_at(walk->reader.index, summary->schema);
-		region->count = walk->reader.count;
-	}
-	else if (!walk->overflow_done)
-	{
-		region->lower = mhm_threshold_value(summary->overflow_index, summary->schema);
-		region->upper = HUGE_VAL;
-		region->count = summary->overflow;
-		walk->overflow_done = true;
-	}
-	else
+	if (!next_zero(walk, region) && !next_bucket(walk, region) && !next_overflow(walk, region))
 		return false;
-
 	region->from_zero = region->lower == 0;
 	return true;
 }
@@ -196,7 +348,9 @@ mhm_histogram_quantile(PG_FUNCTION_ARGS)
 	uint64		count;
 	uint64		rank;
 	uint64		passed = 0;
+	double		weighed = 0;
 	double		value = 0.0;
+	bool		reached = false;
 
 	if (!(q >= 0 && q <= 1))
 		ereport(ERROR,
@@ -215,13 +369,17 @@ mhm_histogram_quantile(PG_FUNCTION_ARGS)
 	if (rank == count)
 		PG_RETURN_FLOAT8(summary->max);
 
-	walk_begin(&walk, histogram);
-	while (passed < rank && walk_next(&walk, &region))
+	walk_begin_spreading(&walk, histogram);
+	while (!reached && walk_next(&walk, &region))
 	{
+		/* Counts are exact, weights nearly */
 		passed += region.count;
+		weighed += region.weight;
+		reached = walk.spread ? weighed >= (double) rank : passed >= rank;
 		if (isinf(region.upper))
 			bound(&region, summary);
-		value = mid_value(region.lower, region.upper);
+		/* A zero and an overflow count that stay can overlap */
+		value = Max(value, mid_value(region.lower, region.upper));
 	}
 	PG_RETURN_FLOAT8(Min(Max(value, summary->min), summary->max));
 }
@@ -236,14 +394,14 @@ count_below(const Region *region, double x)
 	double		share;
 
 	if (x >= region->upper)
-		return (double) region->count;
+		return region->weight;
 	if (x <= region->lower)
 		return 0.0;
 	if (region->from_zero)
 		share = (x - region->lower) / (region->upper - region->lower);
 	else
 		share = (log2(x) - log2(region->lower)) / (log2(region->upper) - log2(region->lower));
-	return (double) region->count * share;
+	return region->weight * share;
 }
 
 Datum
@@ -262,7 +420,7 @@ mhm_histogram_fraction(PG_FUNCTION_ARGS)
 				 errmsg("a bound of histogram_fraction is not a number"),
 				 errhint("Use -Infinity and Infinity for a range that is open at one end.")));
 
-	walk_begin(&walk, histogram);
+	walk_begin_spreading(&walk, histogram);
 	while (walk_next(&walk, &region))
 	{
 		bound(&region, &walk.reader.summary);

@@ -7,8 +7,8 @@
  * that grows by doubling, so that a merge decodes each input straight into it and
  * a million inputs cost no more each than the first.
  *
- * Invariants: no count lies beyond a threshold; a threshold is NONE or ALL while
- * the count that it belongs to is 0; total is the sum of all counts.
+ * Invariants: the zero and the overflow counts are in the order of their
+ * thresholds, which differ, and above 0; total is the sum of all counts.
  */
 #include "postgres.h"
 
@@ -27,8 +27,6 @@ mhm_state_create(MemoryContext context)
 	MhmHistogramState *state = MemoryContextAllocZero(context, sizeof(MhmHistogramState));
 
 	state->summary.schema = MHM_HISTOGRAM_SCHEMA;
-	state->summary.zero_index = MHM_INDEX_NONE;
-	state->summary.overflow_index = MHM_INDEX_ALL;
 	state->context = context;
 	return state;
 }
@@ -113,6 +111,36 @@ add_summary(MhmHistogramState *state, const MhmHistogramSummary *added)
 	}
 }
 
+/* Add to the zero or the overflow count of a threshold */
+static void
+add_to_end(MhmHistogramState *state, MhmEnds *ends, int32 index, uint64 count)
+{
+	int			i = 0;
+
+	while (i < ends->size && ends->at[i].index < index)
+		i++;
+	if (i < ends->size && ends->at[i].index == index)
+	{
+		ends->at[i].count += count;
+		return;
+	}
+	if (ends->size == ends->room)
+	{
+		MhmEnd	   *before = ends->at;
+
+		ends->room = ends->room * 2 + 1;
+		ends->at = MemoryContextAlloc(state->context, ends->room * sizeof(MhmEnd));
+		if (before != NULL)
+		{
+			memcpy(ends->at, before, ends->size * sizeof(MhmEnd));
+			pfree(before);
+		}
+	}
+	memmove(&ends->at[i + 1], &ends->at[i], (ends->size - i) * sizeof(MhmEnd));
+	ends->at[i] = (MhmEnd) {.index = index,.count = count};
+	ends->size++;
+}
+
 /* Add one value, which must be finite and not negative */
 void
 mhm_state_observe(MhmHistogramState *state, double value)
@@ -125,24 +153,47 @@ mhm_state_observe(MhmHistogramState *state, double value)
 	if (value > 0)
 		(*bucket(state, mhm_bucket_index(value)))++;
 	else
-		state->summary.zero++;
+		add_to_end(state, &state->summary.zero, MHM_INDEX_NONE, 1);
 }
 
-/* Round a zero threshold up to the buckets of a coarser schema */
-static int32
-downscale_zero_index(int32 index, int steps)
+/*
+ * Add a zero count, its threshold rounded up to the buckets of a coarser schema.
+ * Where that is above all doubles nothing is known of where it lies.
+ */
+static void
+add_zero(MhmHistogramState *state, MhmEnd zero, int steps)
 {
-	return index == MHM_INDEX_NONE ? index : mhm_bucket_downscale(index, steps);
+	MhmHistogramSummary *summary = &state->summary;
+
+	if (zero.index != MHM_INDEX_NONE)
+		zero.index = mhm_bucket_downscale(zero.index, steps);
+	if (zero.index != MHM_INDEX_NONE && isinf(mhm_bucket_upper_at(zero.index, summary->schema)))
+		add_to_end(state, &summary->overflow, MHM_INDEX_NONE, zero.count);
+	else
+		add_to_end(state, &summary->zero, zero.index, zero.count);
 }
 
-/* Round an overflow threshold down; below the last bucket nothing is left of it */
-static int32
-downscale_overflow_index(int32 index, int steps, int schema)
+/* Likewise an overflow count, rounded down: below the last bucket nothing is left of it */
+static void
+add_overflow(MhmHistogramState *state, MhmEnd overflow, int steps)
 {
-	if (index == MHM_INDEX_NONE || index == MHM_INDEX_ALL)
-		return index;
-	index >>= steps;
-	return mhm_bucket_upper_at(index, schema) > 0 ? index : MHM_INDEX_NONE;
+	MhmHistogramSummary *summary = &state->summary;
+
+	if (overflow.index != MHM_INDEX_NONE)
+		overflow.index >>= steps;
+	if (mhm_threshold_value(overflow.index, summary->schema) == 0)
+		overflow.index = MHM_INDEX_NONE;
+	add_to_end(state, &summary->overflow, overflow.index, overflow.count);
+}
+
+/* Add the counts of both sides, of a histogram that is finer by so many steps */
+static void
+add_ends(MhmHistogramState *state, const MhmEnds *zero, const MhmEnds *overflow, int steps)
+{
+	for (int i = 0; i < zero->size; i++)
+		add_zero(state, zero->at[i], steps);
+	for (int i = 0; i < overflow->size; i++)
+		add_overflow(state, overflow->at[i], steps);
 }
 
 /* Go down to a coarser schema */
@@ -151,10 +202,16 @@ downscale(MhmHistogramState *state, int schema)
 {
 	MhmHistogramSummary *summary = &state->summary;
 	int			steps = summary->schema - schema;
+	MhmEnds		zero = summary->zero;
+	MhmEnds		overflow = summary->overflow;
 
 	summary->schema = schema;
-	summary->zero_index = downscale_zero_index(summary->zero_index, steps);
-	summary->overflow_index = downscale_overflow_index(summary->overflow_index, steps, schema);
+	summary->zero = summary->overflow = (MhmEnds) {0};
+	add_ends(state, &zero, &overflow, steps);
+	if (zero.at != NULL)
+		pfree(zero.at);
+	if (overflow.at != NULL)
+		pfree(overflow.at);
 
 	if (state->size > 0)
 	{
@@ -173,107 +230,34 @@ downscale(MhmHistogramState *state, int schema)
 }
 
 /*
- * Zero and overflow overlap, or one of them covers all there is: nothing is known
- * of where the observations lie but the extremes.
- */
-static bool
-must_collapse(const MhmHistogramSummary *summary)
-{
-	if (summary->overflow_index == MHM_INDEX_NONE)
-		return true;
-	if (summary->zero_index == MHM_INDEX_NONE)
-		return false;
-	return summary->zero_index > summary->overflow_index ||
-		isinf(mhm_bucket_upper_at(summary->zero_index, summary->schema));
-}
-
-/* Move the counts beyond the thresholds into the zero and overflow counts */
-static void
-fold(MhmHistogramState *state)
-{
-	MhmHistogramSummary *summary = &state->summary;
-
-	if (must_collapse(summary))
-	{
-		summary->overflow += summary->zero;
-		summary->zero = 0;
-		summary->zero_index = MHM_INDEX_NONE;
-		summary->overflow_index = MHM_INDEX_NONE;
-	}
-	for (int32 i = 0; i < state->size; i++)
-	{
-		if (state->first + i > summary->overflow_index)
-			summary->overflow += state->counts[i];
-		else if (state->first + i <= summary->zero_index)
-			summary->zero += state->counts[i];
-		else
-			continue;
-		state->counts[i] = 0;
-	}
-}
-
-/*
- * Bring the state to the schema and the thresholds at which a histogram can be
- * added to it.  Returns by how many steps that histogram is to be downscaled.
+ * Bring the state to a schema at which a histogram can be added to it.  Returns by
+ * how many steps that histogram is to be downscaled.
  */
 static int
-meet(MhmHistogramState *state, const MhmHistogramSummary *added)
+meet(MhmHistogramState *state, int schema)
 {
-	MhmHistogramSummary *summary = &state->summary;
-	bool		changed = added->schema < summary->schema;
-	int32		zero_index;
-	int32		overflow_index;
-	int			steps;
-
-	if (changed)
-		downscale(state, added->schema);
-	steps = added->schema - summary->schema;
-
-	zero_index = downscale_zero_index(added->zero_index, steps);
-	if (zero_index > summary->zero_index)
-	{
-		summary->zero_index = zero_index;
-		changed = true;
-	}
-	overflow_index = downscale_overflow_index(added->overflow_index, steps, summary->schema);
-	if (overflow_index < summary->overflow_index)
-	{
-		summary->overflow_index = overflow_index;
-		changed = true;
-	}
-	if (changed)
-		fold(state);
-	return steps;
+	if (schema < state->summary.schema)
+		downscale(state, schema);
+	return schema - state->summary.schema;
 }
 
-/* Add a count to the bucket or beyond the threshold where it belongs */
+/* Add all of a histogram that counts something but its buckets */
+static void
+add_summary_and_ends(MhmHistogramState *state, const MhmHistogramSummary *added, int steps)
+{
+	add_summary(state, added);
+	for (int i = 0; i < added->zero.size; i++)
+		count_up(state, added->zero.at[i].count);
+	for (int i = 0; i < added->overflow.size; i++)
+		count_up(state, added->overflow.at[i].count);
+	add_ends(state, &added->zero, &added->overflow, steps);
+}
+
 static inline void
 add_count(MhmHistogramState *state, int32 index, uint64 count)
 {
-	MhmHistogramSummary *summary = &state->summary;
-
 	count_up(state, count);
-	if (index > summary->overflow_index)
-		summary->overflow += count;
-	else if (index <= summary->zero_index)
-		summary->zero += count;
-	else
-		*bucket(state, index) += count;
-}
-
-/* Add the counts that lie outside of the buckets; the thresholds have met */
-static void
-add_ends(MhmHistogramState *state, const MhmHistogramSummary *added)
-{
-	count_up(state, added->zero);
-	count_up(state, added->overflow);
-	state->summary.overflow += added->overflow;
-
-	/* Of a collapsed state, zero is a part of the overflow */
-	if (state->summary.overflow_index == MHM_INDEX_NONE)
-		state->summary.overflow += added->zero;
-	else
-		state->summary.zero += added->zero;
+	*bucket(state, index) += count;
 }
 
 /*
@@ -288,12 +272,11 @@ mhm_state_merge(MhmHistogramState *state, MhmHistogramReader *reader)
 	if (reader->problem != NULL)
 		return;
 
-	steps = meet(state, &reader->summary);
+	steps = meet(state, reader->summary.schema);
 	if (reader->total == 0 && reader->at == reader->end)
 		return;
 
-	add_summary(state, &reader->summary);
-	add_ends(state, &reader->summary);
+	add_summary_and_ends(state, &reader->summary, steps);
 	while (mhm_histogram_next(reader))
 		add_count(state, mhm_bucket_downscale(reader->index, steps), reader->count);
 }
@@ -302,13 +285,12 @@ mhm_state_merge(MhmHistogramState *state, MhmHistogramReader *reader)
 void
 mhm_state_combine(MhmHistogramState *state, const MhmHistogramState *other)
 {
-	int			steps = meet(state, &other->summary);
+	int			steps = meet(state, other->summary.schema);
 
 	if (other->total == 0)
 		return;
 
-	add_summary(state, &other->summary);
-	add_ends(state, &other->summary);
+	add_summary_and_ends(state, &other->summary, steps);
 	for (int32 i = 0; i < other->size; i++)
 	{
 		if (other->counts[i] > 0)

@@ -86,7 +86,21 @@ typedef struct MhmMetric
 	uint8		kind;
 	uint8		live;
 	uint8		described;		/* outlives its series */
+	uint8		stored;			/* has table metrics its description? */
 } MhmMetric;
+
+/* States of MhmMetric.live */
+#define MHM_METRIC_FREE				0
+#define MHM_METRIC_LIVE				1
+#define MHM_METRIC_FORGOTTEN		2	/* in no chain: a name that table metrics is to forget */
+
+/*
+ * States of MhmMetric.stored, which the flush worker changes while it holds the
+ * registry lock, shared or not, and describe() and reset() set to NO.
+ */
+#define MHM_METRIC_STORED_NO		0
+#define MHM_METRIC_STORED_YES		1
+#define MHM_METRIC_STORED_PENDING	2	/* it is being written: NO to the next process */
 
 /*
  * One series.  The first cache line is its key and changes only when the
@@ -304,11 +318,22 @@ typedef struct MhmRegion
 	/* Moves when room appears: then overflowing samples try again */
 	pg_atomic_uint32 room_epoch;
 
+	/* Of what describe() said, and table metrics has: the bits below */
+	uint32		descriptions;
+
 	/* Series that are asked to give way when the region is full */
 	uint32		hand;			/* the next one */
 	uint32		asked;			/* so many in a row did not */
 	TimestampTz last_retirement;	/* when all had been asked */
 } MhmRegion;
+
+/*
+ * Has it been looked what is described in storage?  Is there something to store?
+ * Are there names that are being forgotten?
+ */
+#define MHM_DESCRIPTIONS_LOADED		0x01
+#define MHM_DESCRIPTIONS_UNSTORED	0x02
+#define MHM_DESCRIPTIONS_FORGOTTEN	0x04
 
 /* This process's view of the region; NULL where there is none */
 extern PGDLLEXPORT MhmRegion *mhm_region;

@@ -54,7 +54,8 @@ claim_metric(Claims *claims, MhmMetric *metric)
 {
 	char		name[MHM_MAX_METRIC_LENGTH];
 
-	if (metric->kind < MHM_COUNTER || metric->kind > MHM_HISTOGRAM ||
+	if (metric->live > MHM_METRIC_FORGOTTEN ||
+		metric->kind < MHM_COUNTER || metric->kind > MHM_HISTOGRAM ||
 		metric->min_exponent < MHM_MIN_EXPONENT_LOWEST ||
 		metric->min_exponent > MHM_MIN_EXPONENT_HIGHEST ||
 		metric->name.length == 0 ||
@@ -72,7 +73,7 @@ claim_series(Claims *claims, MhmSeries *series)
 	char		labels[MHM_MAX_LABELS_LENGTH];
 
 	if (series->metric >= mhm_region->geometry.metric_slots ||
-		!mhm_metrics[series->metric].live ||
+		mhm_metrics[series->metric].live != MHM_METRIC_LIVE ||
 		mhm_metrics[series->metric].kind != series->kind || series->overflow > true ||
 		(series->histogram != MHM_NONE) != (series->kind == MHM_HISTOGRAM))
 		return false;
@@ -206,11 +207,14 @@ derive_metric_chains(void)
 
 		if (!metric->live)
 			continue;
+		metric->series = 0;
+		mhm_region->used_metrics++;
+		mhm_region->descriptions |= MHM_DESCRIPTIONS_UNSTORED | MHM_DESCRIPTIONS_FORGOTTEN;
+		if (metric->live != MHM_METRIC_LIVE)
+			continue;
 		head = &mhm_metric_heads[metric->hash & (g->metric_heads - 1)];
 		metric->next = *head;
 		*head = i;
-		metric->series = 0;
-		mhm_region->used_metrics++;
 	}
 }
 
@@ -261,7 +265,7 @@ static const char *
 check_names(void)
 {
 	for (uint32 i = 0; i < mhm_region->geometry.metric_slots; i++)
-		if (mhm_metrics[i].live && mhm_metric_is_in_conflict(i))
+		if (mhm_metrics[i].live == MHM_METRIC_LIVE && mhm_metric_is_in_conflict(i))
 			return "two metrics have samples of one name";
 	return NULL;
 }
@@ -271,7 +275,7 @@ static void
 forget_unused_metrics(void)
 {
 	for (uint32 i = 0; i < mhm_region->geometry.metric_slots; i++)
-		if (mhm_metrics[i].live && !mhm_metrics[i].described && mhm_metrics[i].series == 0)
+		if (mhm_metrics[i].live == MHM_METRIC_LIVE && !mhm_metrics[i].described && mhm_metrics[i].series == 0)
 			mhm_metric_forget(i);
 }
 
@@ -407,12 +411,19 @@ mhm_region_import(MhmRegion *source, MhmRegion *target)
 		MhmCollectedMetric *from = &all->metrics[i];
 		MhmMetric  *metric;
 
+		if (from->live == MHM_METRIC_FORGOTTEN)
+		{
+			if (!mhm_metric_import_forgotten(from->name, from->name_length))
+				elog(FATAL, "no room for a name in a region that was made to hold it");
+			continue;
+		}
 		if (mhm_metric_create(from->name, from->name_length, from->kind,
 							  &numbers[i], &conflict) != MHM_FOUND)
 			elog(ERROR, "no room for a metric in a region that was made to hold it");
 		metric = &mhm_metrics[numbers[i]];
 		metric->min_exponent = from->min_exponent;
 		metric->described = from->described;
+		metric->stored = from->stored;
 		if (from->help != NULL)
 			(void) mhm_string_store(from->help, strlen(from->help), &metric->help);
 		if (from->unit != NULL)
@@ -432,6 +443,7 @@ mhm_region_import(MhmRegion *source, MhmRegion *target)
 	target->has_relative = true;
 	target->resets_count = source->resets_count;
 	memcpy(target->resets, source->resets, sizeof(target->resets));
+	target->descriptions |= source->descriptions;
 	target->flushed_tick = source->flushed_tick;
 	target->pending_tick = source->pending_tick;
 	target->pending_region_id = source->pending_region_id;

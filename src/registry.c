@@ -58,10 +58,31 @@ series_head(uint32 hash)
 	return &mhm_series_heads[hash & (mhm_region->geometry.series_heads - 1)];
 }
 
+/*
+ * Was a histogram begun before the window of its metric was known?  Then it is
+ * superseded: looked up by nobody, it is flushed and goes, while another series of
+ * its key takes what is recorded (mhm_registry_retire_superseded).
+ */
+bool
+mhm_series_is_superseded(const MhmSeries *series)
+{
+	return series->histogram != MHM_NONE &&
+		mhm_histograms[series->histogram].min_exponent != mhm_metrics[series->metric].min_exponent;
+}
+
+/* Is it of this window, or of that of its metric? */
+static inline bool
+is_of_window(const MhmSeries *series, int32 window)
+{
+	return series->histogram == MHM_NONE ||
+		mhm_histograms[series->histogram].min_exponent ==
+		(window == MHM_WINDOW_CURRENT ? mhm_metrics[series->metric].min_exponent : window);
+}
+
 /* Find a series, or the overflow series of the key's tenant and metric */
 static bool
-find_series(const MhmKey *key, uint32 metric, bool overflow,
-			MhmDiscardReason reason, MhmTarget *target)
+find_series_of_window(const MhmKey *key, uint32 metric, bool overflow, int32 window,
+					  MhmDiscardReason reason, MhmTarget *target)
 {
 	const char *labels = overflow ? "" : key->labels;
 	uint32		labels_length = overflow ? 0 : key->labels_length;
@@ -75,7 +96,8 @@ find_series(const MhmKey *key, uint32 metric, bool overflow,
 		if (series->hash == hash && series->metric == metric &&
 			series->overflow == overflow &&
 			mhm_same_tenant(&series->tenant, key->tenant) &&
-			mhm_string_equals(series->labels, labels, labels_length))
+			mhm_string_equals(series->labels, labels, labels_length) &&
+			is_of_window(series, window))
 		{
 			target->series = number;
 			target->generation = pg_atomic_read_u32(&series->generation);
@@ -85,6 +107,13 @@ find_series(const MhmKey *key, uint32 metric, bool overflow,
 		number = series->next;
 	}
 	return false;
+}
+
+static bool
+find_series(const MhmKey *key, uint32 metric, bool overflow,
+			MhmDiscardReason reason, MhmTarget *target)
+{
+	return find_series_of_window(key, metric, overflow, MHM_WINDOW_CURRENT, reason, target);
 }
 
 /* How many overflow series, or those of them that are histograms, a tenant may have */
@@ -339,14 +368,14 @@ mhm_registry_find(const MhmKey *key, MhmKind kind, MhmTarget *target,
 	return result;
 }
 
-/* The series of a key, or MHM_NONE.  The caller holds the registry lock. */
+/* The series of a key and a window, or MHM_NONE.  The caller holds the registry lock. */
 uint32
-mhm_registry_locate(const MhmKey *key, bool overflow)
+mhm_registry_locate(const MhmKey *key, bool overflow, int32 window)
 {
 	uint32		metric = mhm_metric_find(key->metric, key->metric_length);
 	MhmTarget	target;
 
-	if (metric == MHM_NONE || !find_series(key, metric, overflow, MHM_DISCARD_NONE, &target))
+	if (metric == MHM_NONE || !find_series_of_window(key, metric, overflow, window, MHM_DISCARD_NONE, &target))
 		return MHM_NONE;
 	return target.series;
 }

@@ -32,6 +32,7 @@ typedef enum MhmFindResult
 typedef struct MhmConflict
 {
 	MhmKind		kind;
+	int			min_exponent;	/* of a window */
 	char		metric[MHM_MAX_METRIC_LENGTH + 1];
 } MhmConflict;
 
@@ -41,7 +42,12 @@ typedef struct MhmConflict
 extern MhmFindResult mhm_registry_find(const MhmKey *key, MhmKind kind,
 									   MhmTarget *target, MhmConflict *conflict);
 extern MhmFindResult mhm_registry_kind_fits(const MhmKey *key, MhmKind kind, MhmConflict *conflict);
-extern uint32 mhm_registry_locate(const MhmKey *key, bool overflow);
+
+/* The window of mhm_registry_locate(): that of the metric, or none */
+#define MHM_WINDOW_CURRENT			PG_INT32_MIN
+
+extern uint32 mhm_registry_locate(const MhmKey *key, bool overflow, int32 window);
+extern bool mhm_series_is_superseded(const MhmSeries *series);
 extern const char *mhm_kind_name(MhmKind kind);
 
 /* metrics.c */
@@ -67,6 +73,30 @@ typedef struct MhmDescription
 extern MhmDescribeResult mhm_metric_describe(const char *name, uint32 length,
 											 const MhmDescription *description,
 											 MhmConflict *conflict);
+
+/* What table metrics says of a metric, or is to say */
+typedef struct MhmStoredMetric
+{
+	uint32		number;			/* in the region */
+	bool		forgotten;		/* it is to have no row */
+	MhmKind		kind;
+	int16		min_exponent;
+	uint32		name_length;
+	uint32		help_length;	/* 0: there is none */
+	uint32		unit_length;
+	char		name[MHM_MAX_METRIC_LENGTH];
+	char		help[MHM_MAX_HELP_LENGTH];
+	char		unit[MHM_MAX_UNIT_LENGTH];
+} MhmStoredMetric;
+
+extern bool mhm_metric_next_unstored(uint32 from, bool forgotten, MhmStoredMetric *metric);
+extern bool mhm_metric_import_forgotten(const char *name, uint32 length);
+extern void mhm_metrics_settle_stored(void);
+extern void mhm_metrics_drop_forgotten(void);
+extern uint32 mhm_metric_load(const MhmStoredMetric *row);
+extern void mhm_metrics_miss_unless(const bool *seen, bool forget);
+extern bool mhm_metrics_unstored(void);
+
 extern PGDLLEXPORT uint32 mhm_metric_find(const char *name, uint32 length);
 extern MhmFindResult mhm_metric_create(const char *name, uint32 length, MhmKind kind,
 									   uint32 *metric, MhmConflict *conflict);

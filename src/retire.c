@@ -332,3 +332,70 @@ mhm_registry_retire_idle(TimestampTz idle_since)
 		removed += retire_block(from, &choice);
 	return removed;
 }
+
+/* Of these slots; the caller holds the registry lock exclusively */
+static bool
+retire_superseded_block(uint32 from)
+{
+	uint32		until = Min(from + SLOTS_AT_ONCE, mhm_region->geometry.series_slots);
+	Retiring	retiring = {0};
+	bool		left = false;
+
+	for (uint32 i = from; i < until; i++)
+	{
+		if (mhm_series[i].live != MHM_SERIES_LIVE || !mhm_series_is_superseded(&mhm_series[i]))
+			continue;
+		if (is_flushed(i))
+			begin_retiring(&retiring, i);
+		else
+		{
+			/* From even to even: it goes on living */
+			pg_atomic_fetch_add_u32(&mhm_series[i].generation, 2);
+			left = true;
+		}
+	}
+	(void) finish_retiring(&retiring, false);
+	return left;
+}
+
+static bool
+any_is_superseded(void)
+{
+	bool		found = false;
+
+	LWLockAcquire(mhm_registry_lock, LW_SHARED);
+	for (uint32 i = 0; i < mhm_region->geometry.series_slots && !found; i++)
+		found = mhm_series[i].live == MHM_SERIES_LIVE && mhm_series_is_superseded(&mhm_series[i]);
+	LWLockRelease(mhm_registry_lock);
+	return found;
+}
+
+/*
+ * Have nobody record to what is superseded any more, and retire what of it has been
+ * flushed.  Returns whether something is left for later.  Called by the flush worker,
+ * which knows by the generation what it flushes: so never during a flush, nor while
+ * one is pending.
+ *
+ * Nothing is lost or counted twice.  Whoever knows the series by its old generation is
+ * turned away, looks its key up under the registry lock and finds, or makes, the one
+ * of the window that is known now.  A sample that passed the generation before it
+ * changed still arrives, in a series that is flushed like any other, and that is
+ * removed as any other that retires: when all stripes have been left and storage has
+ * everything.  Killed at any instruction, a generation has changed or has not; the
+ * windows say what is superseded.
+ */
+bool
+mhm_registry_retire_superseded(void)
+{
+	bool		left = false;
+
+	if (!any_is_superseded())
+		return false;
+	if (mhm_region->pending_tick != 0)
+		return true;
+	LWLockAcquire(mhm_registry_lock, LW_EXCLUSIVE);
+	for (uint32 from = 0; from < mhm_region->geometry.series_slots; from += SLOTS_AT_ONCE)
+		left |= retire_superseded_block(from);
+	LWLockRelease(mhm_registry_lock);
+	return left;
+}

@@ -14,6 +14,7 @@
 extern int64 mhm_registry_reset(const char *metric, uint32 metric_length,
 								const pg_uuid_t *tenant);
 extern PGDLLEXPORT uint32 mhm_registry_retire_idle(TimestampTz idle_since);
+extern bool mhm_registry_retire_superseded(void);
 
 /* For the registry, which holds its lock */
 extern bool mhm_retire_may_look(MhmDiscardReason reason, const MhmTenant *tenant);

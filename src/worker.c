@@ -8,6 +8,13 @@
  * retires idle series and, where pg_cron does not, calls rollup() and maintain().  Nothing calls it
  * but its latch: the clock, flush() and the postmaster.
  *
+ * First of all it learns from table metrics what is described, so that a region that
+ * is new records in the right windows: as soon as the server accepts connections, also
+ * on a standby, where it does nothing else until the promotion.  A histogram that a
+ * quicker process has recorded to by then, in the window of what nobody has described,
+ * is superseded (mhm_registry_retire_superseded): what it holds is flushed as it is, and
+ * merging keeps what both windows know.
+ *
  * Exactly once.  A tick takes what has changed, notes in the journal what will
  * be stored, says in the region that this flush is pending, and commits one
  * transaction that also writes the flush's tick to flush_state.  Then it notes
@@ -26,8 +33,10 @@
 #include <signal.h>
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "alertduty.h"
 #include "compat.h"
+#include "descriptionduty.h"
 #include "duty.h"
 #include "flush.h"
 #include "miscadmin.h"
@@ -54,6 +63,10 @@
 #define UPKEEP_TIMEOUT_MS		(30 * 60 * 1000)
 
 #define ROLLUP_EVERY			(5 * USECS_PER_MINUTE)
+
+/* How often a standby looks whether it has been promoted */
+#define LOOK_FOR_PROMOTION_MS	1000
+
 #define MAINTAIN_EVERY			USECS_PER_HOUR
 
 /* A series that nobody has recorded to for so long makes room */
@@ -75,7 +88,7 @@ static Duty flush_duty = {.what = "flush", .timeout_ms = FLUSH_TIMEOUT_MS, .perf
 static Duty minute_duty = {.what = "close a minute", .timeout_ms = FLUSH_TIMEOUT_MS, .perform = close_minutes};
 static Duty rollup_duty = {.what = "roll up", .timeout_ms = UPKEEP_TIMEOUT_MS, .perform = roll_up};
 static Duty maintain_duty = {.what = "maintain storage", .timeout_ms = UPKEEP_TIMEOUT_MS, .perform = maintain};
-static Duty *const duties[] = {&flush_duty, &minute_duty, &rollup_duty, &maintain_duty};
+static Duty *const duties[] = {&flush_duty, &mhm_descriptions_duty, &minute_duty, &rollup_duty, &maintain_duty};
 
 static MemoryContext flush_context;
 static bool storage_there;		/* as the last transaction saw it */
@@ -83,7 +96,7 @@ static bool taken_unsettled = true; /* something may be taken of a flush that fa
 static bool state_known = false;	/* has flush_state been read? */
 static bool more_to_flush = false;	/* has the last tick left something? */
 static uint64 next_tick;
-static uint64 answered;			/* the last request that was flushed for */
+static uint64 answered;			/* the request that this flush is the answer to */
 
 static TimestampTz interval_began_at;	/* when changes were last collected */
 static instr_time interval_began;
@@ -231,7 +244,7 @@ flushes_requested(void)
 static void
 flush_changes(void)
 {
-	uint64		request = flushes_requested();
+	uint64		request = answered;
 	MhmFlush	flush = {0};
 	TimestampTz now;
 	instr_time	began;
@@ -249,6 +262,14 @@ flush_changes(void)
 	/* The next process reads the database's settings as they are now */
 	if (mhm_store_is_writable_anew())
 		proc_exit(1);
+	/* The table has come or gone: what it says counts from before this flush */
+	if (mhm_descriptions_table_changed())
+	{
+		more_to_flush = true;
+		mhm_store_leave();
+		CommitTransactionCommand();
+		return;
+	}
 	settle_pending();
 	learn_state();
 
@@ -398,6 +419,8 @@ flush_if_due(TimestampTz *planned)
 		more_to_flush = false;
 		return false;
 	}
+	answered = request;
+	mhm_descriptions_exchange(false);
 	return mhm_duty_attempt(&flush_duty);
 }
 
@@ -464,6 +487,8 @@ shut_down(void)
 		pqsignal(SIGTERM, SIG_IGN);
 		await_last_backends();
 		ShutdownRequestPending = false;
+		answered = flushes_requested();
+		mhm_descriptions_exchange(false);
 		do
 			more_to_flush = false;
 		while (mhm_duty_attempt(&flush_duty) && more_to_flush);
@@ -511,6 +536,43 @@ fix_settings(void)
 			SetConfigOption(fixed[i][0], fixed[i][1], PGC_SUSET, PGC_S_OVERRIDE);
 }
 
+static void
+reload_settings(void)
+{
+	if (!ConfigReloadPending)
+		return;
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	mhm_end_if_database_changed();
+}
+
+/*
+ * On a standby, until it is promoted: know what the primary has been told.  Those who
+ * ask see no flush worker, since there is none yet.
+ */
+static void
+follow_primary(void)
+{
+	TimestampTz looked_at = 0;
+
+	while (RecoveryInProgress())
+	{
+		reload_settings();
+		if (ShutdownRequestPending)
+			proc_exit(1);
+		if (has_passed(looked_at, GetCurrentTimestamp(), (int64) mhm_flush_interval * 1000))
+		{
+			mhm_descriptions_exchange(true);
+			looked_at = GetCurrentTimestamp();
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 Min(mhm_flush_interval, LOOK_FOR_PROMOTION_MS), PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	mhm_descriptions_exchange(true);
+}
+
 void
 mhm_worker_main(Datum arg)
 {
@@ -524,23 +586,19 @@ mhm_worker_main(Datum arg)
 		proc_exit(0);
 	mhm_connect_to_database();
 	fix_settings();
-	announce_worker();
 	flush_context = AllocSetContextCreate(TopMemoryContext, "meshhook_metrics flush",
 										  ALLOCSET_DEFAULT_SIZES);
 	for (int i = 0; i < lengthof(duties); i++)
 		mhm_duty_add(duties[i]);
 	mhm_alerts_add_duties();
+	follow_primary();
+	announce_worker();
 	for (;;)
 	{
 		TimestampTz now;
 		bool		flushed;
 
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-			mhm_end_if_database_changed();
-		}
+		reload_settings();
 		if (ShutdownRequestPending)
 			shut_down();
 		flushed = flush_if_due(&planned);
@@ -576,7 +634,7 @@ mhm_worker_register(void)
 	strlcpy(worker.bgw_library_name, "meshhook_metrics", sizeof(worker.bgw_library_name));
 	strlcpy(worker.bgw_function_name, "mhm_worker_main", sizeof(worker.bgw_function_name));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_start_time = BgWorkerStart_ConsistentState;
 	worker.bgw_restart_time = RESTART_SECONDS;
 	RegisterBackgroundWorker(&worker);
 }

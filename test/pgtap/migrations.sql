@@ -73,6 +73,7 @@ language sql as $$
 	union all select 'state ' || s::text from meshhook_metrics.rollup_state s
 	union all select 'flush ' || f::text from meshhook_metrics.flush_state f
 	union all select 'setting ' || s::text from meshhook_metrics.settings s
+	union all select 'metric ' || m::text from meshhook_metrics.metrics m
 	union all select pg_temp.alert_data()
 $$;
 create function pg_temp.fill() returns void
@@ -89,6 +90,7 @@ language sql as $$
 	values ('11111111-1111-1111-1111-111111111111', now(), 5, array[1], array[4], array[3], array(select meshhook_metrics.histogram_of(3)));
 	insert into meshhook_metrics.flush_state values (1, 2, now());
 	insert into meshhook_metrics.settings (name, value) values ('retention_1m', '14 days');
+	insert into meshhook_metrics.metrics values ('kept_seconds', 'histogram', 'How long it is kept.', 'seconds', -20);
 	-- Rules of which one fires, one is pending, one has fired and is resolved, one fails
 	insert into meshhook_metrics.alert_receivers (tenant_id, name, url) values ('11111111-1111-1111-1111-111111111111', 'duty', 'https://duty.example/');
 	insert into meshhook_metrics.alert_rules (id, tenant_id, name, metric, aggregate, group_by, threshold, time_window, for_duration)

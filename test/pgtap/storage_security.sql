@@ -130,9 +130,9 @@ select is((select string_agg(format('%s %s %s', g.grantee, g.relname, g.privileg
 			group by a.grantee, t.relname) g),
 	'service_role alert_notifications UPDATE 5', 'on columns: those of a notification that tell whether it arrived');
 select is((select string_agg(relname, ' ' order by relname) from tables where not relispartition and has_table_privilege('authenticated', oid, 'select')),
-	'alert_events alert_rules alerts live rollup_1d rollup_1h rollup_1m rollup_5m rollup_state series', 'tenants read these');
+	'alert_events alert_rules alerts live metrics rollup_1d rollup_1h rollup_1m rollup_5m rollup_state series', 'tenants read these');
 select is((select string_agg(relname, ' ' order by relname) from tables where not relispartition and has_table_privilege('service_role', oid, 'select')),
-	'alert_events alert_notifications alert_receivers alert_rules alert_state alert_suspensions alerts flush_state live rollup_1d rollup_1h rollup_1m rollup_5m rollup_state series settings', 'the service role reads all');
+	'alert_events alert_notifications alert_receivers alert_rules alert_state alert_suspensions alerts flush_state live metrics rollup_1d rollup_1h rollup_1m rollup_5m rollup_state series settings', 'the service role reads all');
 select is((select string_agg(attname, ' ') from pg_attribute where attrelid = 'meshhook_metrics.flush_state'::regclass and attnum > 0
 		and has_column_privilege('authenticated', attrelid, attnum, 'select')), 'at', 'of the flushes tenants know the time');
 select is_empty($$ select oid::regclass from pg_class
@@ -158,14 +158,14 @@ select ok(not has_schema_privilege('anon', 'meshhook_metrics', 'create') and not
 
 -- A superuser who applies the migrations again, over tables that are missing, leaves
 -- them to the owner of the others
-drop table meshhook_metrics.series, meshhook_metrics.rollup_1h, meshhook_metrics.settings, meshhook_metrics.alert_rules, meshhook_metrics.alert_events,
+drop table meshhook_metrics.series, meshhook_metrics.metrics, meshhook_metrics.rollup_1h, meshhook_metrics.settings, meshhook_metrics.alert_rules, meshhook_metrics.alert_events,
 	meshhook_metrics.alert_receivers cascade;
 drop function meshhook_metrics.labels_digest(jsonb), meshhook_metrics.check_settings(), meshhook_metrics.count_alert_rules(), meshhook_metrics.check_alert_rule(),
 	meshhook_metrics.check_alert_receiver();
 do $$begin execute (select format('drop table meshhook_metrics.%I', leaf) from meshhook_metrics.leaves('1m') order by leaf desc limit 1); end$$;
 \ir ../sql/include/migrations.sql
 select is_empty($$ select name from tables where relowner <> 'regress_owner'::regrole $$, 'what a superuser mends belongs to the owner');
-select is((select count(*) from tables where not relispartition), 16::bigint, 'all of it');
+select is((select count(*) from tables where not relispartition), 17::bigint, 'all of it');
 select is((select count(*) from own_functions where proname = any (:'made') and proowner = 'regress_owner'::regrole), 14::bigint, 'functions, too');
 -- and who applies all of them for the owner of the schema, does that for him
 drop extension meshhook_metrics cascade;

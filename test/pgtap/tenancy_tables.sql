@@ -14,6 +14,7 @@ insert into decided values
 	('rollup_1d', 'SELECT', 'SELECT'),
 	('rollup_state', 'SELECT', 'SELECT'),
 	('flush_state', 'SELECT(at)', 'SELECT'),
+	('metrics', 'SELECT', 'SELECT'),
 	('settings', '', 'SELECT'),
 	('alert_state', '', 'SELECT'),
 	('alert_suspensions', '', 'SELECT'),
@@ -102,6 +103,8 @@ select set_eq(
 		values
 			('alert_rules tenants_manage_their_own * t {authenticated} (tenant_id = ANY (ARRAY( SELECT meshhook_metrics.tenant_ids() AS tenant_ids))) '
 				'check (tenant_id = ANY (ARRAY( SELECT meshhook_metrics.tenant_ids() AS tenant_ids)))'),
+			('metrics tenants_read_those_they_have r t {authenticated} (EXISTS ( SELECT' || E'\n   FROM meshhook_metrics.series s\n'
+				'  WHERE ((s.metric = metrics.name) AND (s.tenant_id = ANY (ARRAY( SELECT meshhook_metrics.tenant_ids() AS tenant_ids))))))'),
 			('rollup_state readers_see_how_far_it_is r t {authenticated} (target = ANY (ARRAY[''1m''::text, ''5m''::text, ''1h''::text, ''1d''::text]))'),
 			('flush_state readers_see_how_far_it_is r t {authenticated} (tick > 0)') $$,
 	'policies let tenants read their own, and write rules of their own, and nothing else');
@@ -160,6 +163,20 @@ from unnest(array['live', 'alert_events']) name,
 select is(pg_temp.ask('anon', :'claims_a', format('select %s from meshhook_metrics.%I', c, name)), '42501: permission denied for table ' || name,
 	format('anon does not read %s of %s', c, name))
 from unnest(array['live', 'alert_events']) name, unnest(array['tenant_id', '*', 'ctid', 'tableoid', name]) c;
+-- Of descriptions, a tenant sees those of the metrics that it has
+insert into meshhook_metrics.metrics (name, kind, help)
+values ('everybodys_total', 'counter', 'x'), ('as_own_total', 'counter', 'x'), ('bs_secret_total', 'counter', 'x'), ('nobodys_total', 'counter', 'x');
+insert into meshhook_metrics.series (tenant_id, metric, kind, labels)
+values (:'a', 'everybodys_total', 'counter', '{"n": 1}'), (:'b', 'everybodys_total', 'counter', '{"n": 2}'), (:'a', 'as_own_total', 'counter', '{}'),
+	(:'b', 'bs_secret_total', 'counter', '{}');
+select is(pg_temp.ask_as_a('select name from meshhook_metrics.metrics order by name'), E'(as_own_total)\n(everybodys_total)', 'tenant A sees what describes its metrics');
+select is(pg_temp.ask('authenticated', :'claims_b', 'select name from meshhook_metrics.metrics order by name'), E'(bs_secret_total)\n(everybodys_total)\n(secret_total)', 'tenant B its own');
+select is(pg_temp.ask('authenticated', null, 'select count(*) from meshhook_metrics.metrics'), '(0)', 'who is nobody, nothing');
+select is(pg_temp.ask('service_role', null, 'select count(*) from meshhook_metrics.metrics'), '(5)', 'service_role all');
+select matches(pg_temp.ask(role, :'claims_a', statement), '^42501', role || ' does not write: ' || statement)
+from unnest(array['authenticated', 'service_role']) role,
+	unnest(array[$$ insert into meshhook_metrics.metrics (name, kind) values ('x_total', 'counter') returning 1 $$,
+		$$ update meshhook_metrics.metrics set help = 'y' returning 1 $$, $$ delete from meshhook_metrics.metrics returning 1 $$]) statement;
 
 -- How far it is, tenants may know, and nothing of who brought it there
 select is(pg_temp.ask_as_a('select target, live_id > 0 from meshhook_metrics.rollup_state order by target'),

@@ -51,13 +51,18 @@ select pg_temp.refusal('overflow_threshold', '3');
 select pg_temp.refusal('zero', '0');
 select pg_temp.refusal('overflow', '0');
 
--- Buckets that no double falls into, or beyond a threshold
+-- Buckets that no double falls into; beyond a threshold they may lie
 select pg_temp.refusal('offset', '8193');
 select pg_temp.refusal('offset', '8185');
 select pg_temp.refusal('offset', '-8593');
 select pg_temp.refusal('offset', '-8');
 select pg_temp.refusal('offset', '1');
 select pg_temp.refusal('buckets', jsonb_agg(0)) from generate_series(1, 16786);
+
+-- Several thresholds of a side
+select pg_temp.refusal('zeros', value)
+from unnest(array['1', '{}', '[]', '[[0.5, 1]]', '[[0.5, 1], 1]', '[[0.25, 1], [0.5]]', '[[0.25, 1], [0.5, 0]]', '[[0.25, 1], [0.5, 1]]',
+	'[[0.25, -1], [0.5, 2]]', '[[0.5, 1], [0.25, 1]]', '[[0.3, 1], [0.5, 1]]', '[[0.25, 9223372036854775807], [0.5, 9223372036854775807]]']::jsonb[]) value;
 
 -- Parts that contradict each other
 select pg_temp.refusal('count', '6');
@@ -77,6 +82,9 @@ exception when others then
 	return sqlstate || ' ' || sqlerrm || case when hint like 'A histogram looks like%' then '' else ' / ' || hint end;
 end
 $$;
+
+select pg_temp.refusal(replace(input, 'GOOD', '{"schema":3,"count":2,"sum":0.5,"min":0.1,"max":0.4,"zero":2,"zero_threshold":0.5,"offset":0,"buckets":[],"overflow":0'))
+from unnest(array['GOOD,"zeros":[[0.25,1],[0.5,1]]}', 'GOOD,"zeros":[[0.125,1],[0.25,1]]}', 'GOOD,"zeros":[[0.5,1],[0.5,1]]}', 'GOOD,"overflows":[[4,1],[8,1]]}']) input;
 
 select pg_temp.refusal(input)
 from unnest(array[

@@ -24,7 +24,8 @@ from (
 		('{"schema":3,"count":12,"sum":1.5,"min":0.09,"max":0.12,"zero":0,"offset":-27,"buckets":[1,0,3,8],"overflow":0}'),
 		('{"schema":0,"count":12,"sum":2000.25,"min":0,"max":1000,"zero":4,"zero_threshold":0.25,"offset":-1,"buckets":[1,5],"overflow":2,"overflow_threshold":16}'),
 		('{"schema":-4,"count":900719925474099,"sum":1e18,"min":0,"max":70000,"zero":99,"zero_threshold":0,"offset":2,"buckets":[900719925474000],"overflow":0}'),
-		('{"schema":2,"count":4,"sum":21,"min":0.5,"max":16,"zero":0,"offset":0,"buckets":[],"overflow":4,"overflow_threshold":0}')) v (h)
+		('{"schema":2,"count":4,"sum":21,"min":0.5,"max":16,"zero":0,"offset":0,"buckets":[],"overflow":4,"overflow_threshold":0}'),
+		('{"schema":3,"count":9,"sum":21,"min":0.05,"max":90000,"zero":2,"zero_threshold":1,"zeros":[[0.0625,1],[1,1]],"offset":-7,"buckets":[1,0,0,3],"overflow":3,"overflow_threshold":2,"overflows":[[2,1],[4096,2]]}')) v (h)
 ) s;
 
 -- As text: one piece of it replaced by another, cut out, or doubled
@@ -159,7 +160,9 @@ from (values
 	('empty', '\x0107', ''),
 	('empty of nothing', '', ''),
 	('empty of a byte', '\x01', ''),
-	('another version', '\x0207', '\x0002'),
+	('another version', '\x0307', '\x0002'),
+	('many windows, but one', '\x0207', '\x0002'),
+	('many windows, empty', '\x0207', ''),
 	('an unknown flag', '\x0187', '\x0002'),
 	('a threshold without its count', '\x0117', '\x0002'),
 	('no counts', '\x0107', ''),
@@ -184,7 +187,20 @@ from (values
 	('zero, of threshold 2 at schema -1', '\x011b', '\x0102'),
 	('a bucket below zero', '\x011f', '\x01020002'),
 	('a bucket above overflow', '\x0167', '\x01030002'),
-	('overflow above 1/4', '\x0167', '\x0103')) v (note, input, rest);
+	('overflow above 1/4', '\x0167', '\x0103'),
+	('of many windows, a bucket below zero', '\x020f', '\x0103010002'),
+	('of many windows, a bucket above overflow', '\x0227', '\x0104010002'),
+	('of many windows, two zero counts', '\x020f', '\x0201010301'),
+	('of many windows, an unknown flag', '\x021f', '\x0103010002'),
+	('of many windows, no zero count', '\x020f', '\x000002'),
+	('of many windows, more than there are bytes', '\x020f', '\x7f03010002'),
+	('of many windows, 2^62 of them', '\x020f', '\x808080808080808040030103010002'),
+	('of many windows, a threshold twice', '\x020f', '\x02030103010002'),
+	('of many windows, thresholds that fall', '\x0227', '\x02030100010002'),
+	('of many windows, a count of 0', '\x020f', '\x0103000002'),
+	('of many windows, zero of threshold 2^1024', '\x020f', '\x018110010002'),
+	('of many windows, zero of threshold 2^5000', '\x020f', '\x01914e010002'),
+	('of many windows, threshold 2 at schema -1', '\x020b', '\x0103010002')) v (note, input, rest);
 select pg_temp.refusal('\x0107' || float8send(a) || float8send(b) || float8send(c) || '\x0004') as refusal
 from (values (1::float8, 1::float8, 1::float8), ('nan', 1, 1), (1, 'nan', 1), (1, 1, 'infinity'), (-1, 1, 1), ('-0', 1, 1), (1, 1.0001, 1.0001), (1, 1, 0.95), (1, 0.95, 1.1)) v (a, b, c);
 
@@ -227,7 +243,7 @@ from (
 	union all
 	select substr(histogram_send(h), 1, n) from seeds, generate_series(0, length(histogram_send(h))) n
 	union all
-	select set_byte(set_byte(decode(md5(n::text) || md5((n * 7)::text), 'hex'), 0, 1), 1, n % 128) from generate_series(1, 500) n
+	select set_byte(set_byte(decode(md5(n::text) || md5((n * 7)::text), 'hex'), 0, v), 1, n % 128) from generate_series(1, 500) n, generate_series(1, 2) v
 ) s;
 
 -- 22003: a count that it claims to have is too large to add to

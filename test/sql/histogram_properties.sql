@@ -84,9 +84,16 @@ select count(distinct h::json ->> 'schema') as schemas,
 	count(*) filter (where (h::json ->> 'overflow')::bigint > 0) > 250 as overflows,
 	count(*) filter (where histogram_count(h) = 0) > 10 as empties
 from random;
-select count(*) filter (where pg_temp.merged(a, b)::json ->> 'overflow_threshold' = '0') > 40 as collapsed,
-	count(*) filter (where pg_temp.merged(a, b)::json ->> 'overflow_threshold' <> '0') > 40 as not_collapsed
+create temporary table merged as
+select i, a, b, c, pg_temp.merged(a, b, c) as h
 from triples;
+
+-- Version 1 in the first byte: what one window could have recorded
+select count(*) filter (where get_byte(histogram_send(h), 0) = 1) > 40 as of_one_window,
+	count(*) filter (where get_byte(histogram_send(h), 0) = 2) > 1000 as of_many_windows,
+	count(*) filter (where json_array_length(h::json -> 'zeros') > 1) > 40 as many_zeros,
+	count(*) filter (where json_array_length(h::json -> 'overflows') > 1) > 40 as many_overflows
+from merged;
 
 select 'text comes back as it was read' as property, count(*) as cases,
 	count(*) filter (where h::text::histogram::text <> h::text or histogram_send(h::text::histogram) <> histogram_send(h)
@@ -120,6 +127,38 @@ union all
 select 'what was merged is a histogram', count(*),
 	count(*) filter (where histogram_send(m::text::histogram) <> histogram_send(m))
 from (select pg_temp.merged(a, b, c) as m from triples) s;
+
+-- The counts of both sides with their thresholds, and the buckets: as rows
+create function pg_temp.parts(h histogram) returns table (part text, upto float8, count numeric)
+language sql immutable as $$
+	select case when b.lower = 0 then 'zero' when b.upper = 'infinity' then 'overflow' else 'bucket' end,
+		case when b.upper = 'infinity' then b.lower else b.upper end, b.count
+	from histogram_buckets(h) b
+$$;
+
+select 'where the schema is the same, merging adds up each part by itself' as property, count(*) > 100 as many,
+	count(*) filter (where exists (
+		select part, upto, sum(count) from (select * from pg_temp.parts(a) union all select * from pg_temp.parts(b)) s group by part, upto
+		except
+		select * from pg_temp.parts(pg_temp.merged(a, b)))
+	or (select sum(count) from pg_temp.parts(pg_temp.merged(a, b))) is distinct from nullif(histogram_count(a) + histogram_count(b), 0)) as failures
+from triples
+where a::json ->> 'schema' = b::json ->> 'schema'
+union all
+select 'one window twice is written as one window', count(*) > 1000,
+	count(*) filter (where get_byte(histogram_send(pg_temp.merged(a, a)), 0) <> 1)
+from triples
+union all
+select 'zero is all of zeros, overflow all of overflows', count(*) > 400,
+	count(*) filter (where
+		(h::json -> 'zeros' is not null
+			and ((h::json ->> 'zero')::numeric <> (select sum((e ->> 1)::numeric) from json_array_elements(h::json -> 'zeros') e)
+				or (h::json ->> 'zero_threshold')::float8 <> (select max((e ->> 0)::float8) from json_array_elements(h::json -> 'zeros') e)))
+		or (h::json -> 'overflows' is not null
+			and ((h::json ->> 'overflow')::numeric <> (select sum((e ->> 1)::numeric) from json_array_elements(h::json -> 'overflows') e)
+				or (h::json ->> 'overflow_threshold')::float8 <> (select min((e ->> 0)::float8) from json_array_elements(h::json -> 'overflows') e))))
+from merged
+where h::json -> 'zeros' is not null or h::json -> 'overflows' is not null;
 
 -- Partial aggregation: what workers add up is what one process adds up
 create table histogram_workers as
@@ -203,7 +242,16 @@ select 'a bucket counts the values that lie in it' as property, count(*) > 200 a
 from (select set, histogram_merge(h) as h from shaped group by set) s,
 	histogram_buckets(h) b,
 	lateral (select count(*) as values from samples m
-		where m.set = s.set and m.x <= b.upper and (m.x > b.lower or (b.lower = 0 and (b.upper = 'infinity' or m.x = 0 and (h::json ->> 'zero')::int > 0)))) v
+		where m.set = s.set and not shaping and m.x <= b.upper and (m.x > b.lower or b.upper = 0)) v
+where b.upper < 'infinity' and (b.lower > 0 or b.upper = 0)
+union all
+select 'what is known to be beyond a threshold is', count(*) > 40, count(*) filter (where zeros <> small or overflows <> large)
+from (select set, histogram_merge(h) as h from shaped group by set) s,
+	lateral (select coalesce(sum(count) filter (where lower = 0 and upper > 0), 0) as zeros,
+			coalesce(sum(count) filter (where upper = 'infinity'), 0) as overflows
+		from histogram_buckets(h)) b,
+	lateral (select count(*) filter (where m.x <= 1) as small, count(*) filter (where m.x > 1) as large
+		from samples m where m.set = s.set and shaping) v
 union all
 select 'all values are counted', count(*) > 50, count(*) filter (where histogram_count(h) <> (select count(*) from samples m where m.set = s.set))
 from (select set, histogram_merge(h) as h from shaped group by set) s;
@@ -248,11 +296,17 @@ select 'fractions of neighbouring ranges add up', count(*) > 1000,
 	count(*) filter (where abs(histogram_fraction(h, a, b) + histogram_fraction(h, b, c) - histogram_fraction(h, a, c)) > 1e-9
 		or histogram_fraction(h, a, c) not between 0 and 1)
 from (select h, histogram_min(h) * random() as a, histogram_min(h) * (1 + random()) as b, histogram_max(h) * (0.5 + random() * 2) as c
-	from (select h from random where histogram_count(h) > 0 and histogram_max(h) >= 4 * histogram_min(h)) r) s
+	from (select h from random union all select h from merged) r
+	where histogram_count(h) > 0 and histogram_max(h) >= 4 * histogram_min(h)) s
 union all
 select 'everything lies between the infinities', count(*) > 1000,
-	count(*) filter (where histogram_fraction(h, '-infinity', 'infinity') <> 1
-		or histogram_fraction(h, '-infinity', histogram_max(h)) <> 1 or histogram_fraction(h, histogram_max(h), 'infinity') <> 0)
+	count(*) filter (where abs(histogram_fraction(h, '-infinity', 'infinity') - 1) > 1e-12
+		or abs(histogram_fraction(h, '-infinity', histogram_max(h)) - 1) > 1e-12 or histogram_fraction(h, histogram_max(h), 'infinity') <> 0)
+from (select h from random union all select h from merged) r
+where histogram_count(h) > 0
+union all
+select 'exactly, for one window', count(*) > 1000,
+	count(*) filter (where histogram_fraction(h, '-infinity', 'infinity') <> 1 or histogram_fraction(h, '-infinity', histogram_max(h)) <> 1)
 from random
 where histogram_count(h) > 0;
 
@@ -261,5 +315,47 @@ select 'quantiles rise from min to max' as property, count(*) > 20000 as many,
 	count(*) filter (where quantile < coalesce(previous, histogram_min(h)) or quantile > histogram_max(h)
 		or (q = 0 and quantile <> histogram_min(h)) or (q = 1 and quantile <> histogram_max(h))) as failures
 from (select i, h, q, histogram_quantile(h, q) as quantile, lag(histogram_quantile(h, q)) over (partition by i order by q) as previous
-	from random, generate_series(0.0, 1.0, 0.05) q
+	from (select i, h from random union all select 10000 + i, h from merged) r, generate_series(0.0, 1.0, 0.05) q
 	where histogram_count(h) > 0) s;
+
+-- What one window knew is not given up for another that did not: a bytes histogram of
+-- which one server knew the window and another one did not
+create function pg_temp.of_window(min_exponent int, x float8[]) returns histogram
+language sql immutable
+return format('{"schema":3,"count":%s,"sum":%s,"min":%s,"max":%s,"zero":%s%s,"offset":%s,"buckets":%s,"overflow":%s%s}',
+	cardinality(x), (select sum(v) from unnest(x) v), (select min(v) from unnest(x) v), (select max(v) from unnest(x) v),
+	(select count(*) from unnest(x) v where v <= 2.0 ^ min_exponent),
+	case when exists (select from unnest(x) v where v <= 2.0 ^ min_exponent) then ',"zero_threshold":' || 2.0::float8 ^ min_exponent end,
+	min_exponent * 8 + 1,
+	(select json_agg(n order by i) from (
+		select i, (select count(*) from unnest(x) v where v > 2 ^ ((i - 1) / 8.0::float8) and v <= 2 ^ (i / 8.0::float8)) as n
+		from generate_series(min_exponent * 8 + 1, (min_exponent + 32) * 8) i) c),
+	(select count(*) from unnest(x) v where v > 2.0 ^ (min_exponent + 32)),
+	case when exists (select from unnest(x) v where v > 2.0 ^ (min_exponent + 32))
+		then ',"overflow_threshold":' || 2.0::float8 ^ (min_exponent + 32) end)::histogram;
+
+select name, count(*) as quantiles,
+	count(*) filter (where abs(estimate / exact - 1) > 0.044) as failures
+from (values
+		('the same bytes of two windows', array[0, -20], array(select i * 1000 - 500.0 from generate_series(1, 100) i)),
+		('the same durations of two windows', array[-20, 0], array(select i / 50.0 + 0.003 from generate_series(1, 100) i)),
+		('of three', array[0, -20, -30], array(select i * i * 3.1 from generate_series(1, 100) i))
+	) s (name, windows, x),
+	lateral (select histogram_merge(pg_temp.of_window(w, x::float8[])) as h from unnest(windows) w) m,
+	generate_series(0.005, 0.995, 0.01) q,
+	lateral (select percentile_disc(q) within group (order by v) as exact, histogram_quantile(h, q) as estimate from unnest(x::float8[]) v) e
+group by name
+order by name;
+
+-- Where nothing is known beyond a threshold, up to the maximum or down from the threshold, as with one window
+select histogram_quantile(h, 0.25), histogram_quantile(h, 0.75), histogram_fraction(h, 0, 4096), histogram_fraction(h, 0, 100)
+from (select histogram_merge(h) as h
+	from (values (pg_temp.of_window(-20, array[100, 5000, 9000, 10000])), (pg_temp.of_window(-22, array[100, 2000, 100, 100]))) v (h)) s;
+
+-- The minute, the hour and the day of it: the same in any order
+select count(distinct histogram_send(h)) as results
+from (
+	select pg_temp.merged(pg_temp.merged(a, b), pg_temp.merged(b, a)) as h from (select pg_temp.of_window(0, array[3, 50000]) as a, pg_temp.of_window(-20, array[3, 50000]) as b) v
+	union all
+	select pg_temp.merged(a, a, b, b) from (select pg_temp.of_window(0, array[3, 50000]) as a, pg_temp.of_window(-20, array[3, 50000]) as b) v
+) s;

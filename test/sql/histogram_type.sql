@@ -88,20 +88,32 @@ select histogram_merge(h)
 from (values ('{"schema":1,"count":5,"sum":6,"min":0.6,"max":2.8,"zero":0,"offset":-1,"buckets":[1,1,1,1,1],"overflow":0}'::histogram),
 	('{"schema":0,"count":1,"sum":4,"min":4,"max":4,"zero":0,"offset":2,"buckets":[1],"overflow":0}')) v (h);
 
--- … the higher zero threshold, and the lower overflow threshold
+-- … and keeps what each of them knew, also beyond the thresholds of the other
 select histogram_merge(h)
 from (values ('{"schema":0,"count":6,"sum":64,"min":0.5,"max":32,"zero":0,"offset":-1,"buckets":[1,1,1,1,1,0,1],"overflow":0}'::histogram),
 	('{"schema":0,"count":2,"sum":17,"min":1,"max":16,"zero":1,"zero_threshold":1,"offset":0,"buckets":[],"overflow":1,"overflow_threshold":8}')) v (h);
 
--- … rounded outwards to the ends of the coarser buckets
+-- … with thresholds rounded outwards to the ends of the coarser buckets
 select histogram_merge(h)
 from (values ('{"schema":-2,"count":3,"sum":64,"min":1,"max":60,"zero":0,"offset":0,"buckets":[1,1,1],"overflow":0}'::histogram),
 	('{"schema":0,"count":2,"sum":17,"min":1,"max":200,"zero":1,"zero_threshold":2,"offset":0,"buckets":[],"overflow":1,"overflow_threshold":128}')) v (h);
 
--- Where zero of one and overflow of the other overlap, only min and max are left
+-- … where zero of one and overflow of the other overlap, too
 select histogram_merge(h), histogram_quantile(histogram_merge(h), 0.75)
 from (values ('{"schema":3,"count":2,"sum":1,"min":0.5,"max":0.5,"zero":2,"zero_threshold":16,"offset":0,"buckets":[],"overflow":0}'::histogram),
 	('{"schema":3,"count":2,"sum":20,"min":4,"max":16,"zero":0,"offset":16,"buckets":[1],"overflow":1,"overflow_threshold":8}')) v (h);
+
+-- Of several thresholds of a side each has its count; what holds for all of them is said as well
+select histogram_merge(h)
+from (values ('{"schema":3,"count":2,"sum":9000,"min":0,"max":9000,"zero":1,"zero_threshold":1,"offset":0,"buckets":[],"overflow":1,"overflow_threshold":4096}'::histogram),
+	('{"schema":3,"count":3,"sum":70000,"min":0,"max":70000,"zero":2,"zero_threshold":0,"offset":0,"buckets":[],"overflow":1,"overflow_threshold":65536}'),
+	('{"schema":3,"count":1,"sum":1,"min":1,"max":1,"zero":0,"offset":0,"buckets":[1],"overflow":0}')) v (h);
+select b.*
+from histogram_buckets('{"schema":3,"count":6,"sum":79001,"min":0,"max":70000,"zero":3,"zero_threshold":1,"zeros":[[0,2],[1,1]],"offset":0,"buckets":[1],"overflow":2,"overflow_threshold":4096,"overflows":[[4096,1],[65536,1]]}') b;
+-- where a threshold is rounded to above all numbers nothing is known but the extremes
+select histogram_merge(h)
+from (values ('{"schema":3,"count":2,"sum":1,"min":0,"max":1e300,"zero":2,"zero_threshold":8.98846567431158e307,"offset":0,"buckets":[],"overflow":0}'::histogram),
+	('{"schema":-4,"count":0,"sum":0,"min":null,"max":null,"zero":0,"offset":0,"buckets":[],"overflow":0}')) v (h);
 
 -- The sum stays at the largest float8
 select histogram_sum(histogram_of(x)) from (values (1.7e308::float8), (1.7e308)) v (x);

@@ -40,6 +40,7 @@ select
 from unnest(array['series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d']) tables (name)
 SQL
 	'the settings' => 'select * from meshhook_metrics.settings',
+	'what was described' => 'select * from meshhook_metrics.metrics',
 	'the tables, their owner and row level security' => <<'SQL',
 select c.oid::regclass, c.relkind, c.relowner::regrole, c.relrowsecurity, pg_get_expr(c.relpartbound, c.oid), c.reloptions
 from pg_class c
@@ -93,6 +94,7 @@ supabase_roles($old, $tenant_a, $tenant_b);
 install_storage($old, role => 'owner_role');
 
 my $record = <<"SQL";
+select meshhook_metrics.describe('payload_bytes', 'histogram', 'Size of a payload.', 'bytes', 0);
 select meshhook_metrics.inc('runs_total', i, jsonb_build_object('status', 's' || i % 3), tenant)
 from generate_series(1, 300) i,
 	unnest(array['$tenant_a', '$tenant_b']::uuid[]) tenant;

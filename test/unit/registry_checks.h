@@ -86,7 +86,7 @@ check_metrics(bool *chunks, uint32 *used_chunks)
 			if (!meet(met, i, g->metric_slots, "metric"))
 				break;
 			used++;
-			REQUIRE(metric->live, "metric %u is in a chain and is not live", i);
+			REQUIRE(metric->live == MHM_METRIC_LIVE, "metric %u is in a chain and is not live", i);
 			*used_chunks += meet_string(chunks, metric->name) +
 				meet_string(chunks, metric->help) + meet_string(chunks, metric->unit);
 			mhm_string_copy(metric->name, name);
@@ -95,6 +95,18 @@ check_metrics(bool *chunks, uint32 *used_chunks)
 					"metric %u is in the wrong chain", i);
 			REQUIRE(metric->series > 0 || metric->described, "metric %u is of no use", i);
 		}
+	for (uint32 i = 0; i < g->metric_slots; i++)
+	{
+		if (mhm_metrics[i].live != MHM_METRIC_FORGOTTEN)
+			continue;
+		meet(met, i, g->metric_slots, "metric");
+		used++;
+		*used_chunks += meet_string(chunks, mhm_metrics[i].name) +
+			meet_string(chunks, mhm_metrics[i].help) + meet_string(chunks, mhm_metrics[i].unit);
+		REQUIRE((mhm_region->descriptions & MHM_DESCRIPTIONS_FORGOTTEN) != 0 &&
+				(mhm_region->descriptions & MHM_DESCRIPTIONS_UNSTORED) != 0,
+				"nobody knows that name %u is to be forgotten", i);
+	}
 	REQUIRE(used == mhm_region->used_metrics, "%u metrics are used, not %u",
 			used, mhm_region->used_metrics);
 	for (uint32 i = mhm_region->free_metric; i != MHM_NONE; i = mhm_metrics[i].next)
@@ -127,7 +139,7 @@ check_series(bool *chunks, bool *bodies, uint32 *used_chunks)
 			if (!meet(met, i, g->series_slots, "series"))
 				break;
 			REQUIRE(series->live == MHM_SERIES_LIVE, "series %u is in a chain and is not live", i);
-			if (series->metric >= g->metric_slots || !mhm_metrics[series->metric].live)
+			if (series->metric >= g->metric_slots || mhm_metrics[series->metric].live != MHM_METRIC_LIVE)
 			{
 				fail_case("series %u has no metric", i);
 				break;
@@ -173,7 +185,7 @@ check_series(bool *chunks, bool *bodies, uint32 *used_chunks)
 			"%u overflow histograms are used, not %u",
 			overflow_histograms, mhm_region->used_overflow_histograms);
 	for (uint32 i = 0; i < g->metric_slots; i++)
-		REQUIRE(!mhm_metrics[i].live || of_metric[i] == mhm_metrics[i].series,
+		REQUIRE(mhm_metrics[i].live != MHM_METRIC_LIVE || of_metric[i] == mhm_metrics[i].series,
 				"metric %u has %u series, not %u", i, of_metric[i], mhm_metrics[i].series);
 	free(met);
 	free(of_metric);
@@ -313,7 +325,9 @@ read_contents(Contents *contents)
 	{
 		MhmMetric  *metric = &mhm_metrics[i];
 
-		if (metric->live)
+		if (metric->live == MHM_METRIC_FORGOTTEN)
+			snprintf(contents->lines[contents->count++], LINE_LENGTH, "forgotten %s", shown(metric->name, a));
+		else if (metric->live)
 			snprintf(contents->lines[contents->count++], LINE_LENGTH,
 					 "metric %s kind %d described %d help %s unit %s window %d",
 					 shown(metric->name, a), metric->kind, metric->described,
@@ -333,9 +347,11 @@ read_contents(Contents *contents)
 			for (int bucket = 0; bucket < MHM_COUNTS; bucket++)
 				mixed = mixed * 31 + counts[bucket];
 		snprintf(contents->lines[contents->count++], LINE_LENGTH,
-				 "series %s tenant %d labels %s overflow %d count %lu sum %.17g last %.17g min %.17g max %.17g buckets %lx flushed %lu",
+				 "series %s tenant %d labels %s window %d overflow %d count %lu sum %.17g last %.17g min %.17g max %.17g buckets %lx flushed %lu",
 				 shown(mhm_metrics[series->metric].name, a), series->tenant.data[UUID_LEN - 1],
-				 shown(series->labels, b), series->overflow, totals.count, totals.sum, totals.last,
+				 shown(series->labels, b),
+				 series->histogram == MHM_NONE ? 0 : mhm_histograms[series->histogram].min_exponent,
+				 series->overflow, totals.count, totals.sum, totals.last,
 				 totals.min, totals.max, mixed, series->flushed_count);
 	}
 	qsort(contents->lines, contents->count, LINE_LENGTH, compare_lines);

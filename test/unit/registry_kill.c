@@ -188,6 +188,63 @@ describe_other_kind(const void *argument)
 	describe("described_only", MHM_GAUGE, NULL, NULL, NULL);
 }
 
+/* As the flush worker does it; what is between is a transaction */
+static void
+store_descriptions(const void *argument)
+{
+	MhmStoredMetric metric;
+
+	for (int forgotten = 1; forgotten >= 0; forgotten--)
+		for (uint32 from = 0; mhm_metric_next_unstored(from, forgotten, &metric); from = metric.number + 1)
+			;
+	mhm_metrics_settle_stored();
+}
+
+static uint32
+load(const char *name, MhmKind kind, int16 window)
+{
+	MhmStoredMetric row = {
+		.kind = kind,
+		.min_exponent = window,
+		.name_length = strlen(name),
+		.help_length = 38
+	};
+
+	memcpy(row.name, name, row.name_length);
+	memcpy(row.help, "a help text that table metrics brings.", row.help_length);
+	return mhm_metric_load(&row);
+}
+
+static void
+load_new_metric(const void *argument)
+{
+	(void) load("n", MHM_HISTOGRAM, 0);
+}
+
+static void
+load_window(const void *argument)
+{
+	(void) load("h", MHM_HISTOGRAM, 0);
+	(void) mhm_registry_retire_superseded();
+}
+
+static void
+describe_what_is_forgotten(const void *argument)
+{
+	/* What the table still says is no news */
+	(void) load("gone", MHM_COUNTER, MHM_DEFAULT_MIN_EXPONENT);
+	describe("gone", MHM_GAUGE, NULL, NULL, NULL);
+}
+
+static void
+miss_all(const void *argument)
+{
+	static const bool none[8];
+
+	store_descriptions(NULL);
+	mhm_metrics_miss_unless(none, true);
+}
+
 static const Operation operations[] = {
 	{"a series of a new metric", new_series_of_new_metric, AT_ONCE, false, false, false},
 	{"a series of a known metric", new_series_of_known_metric, AT_ONCE, false, false, false},
@@ -208,6 +265,11 @@ static const Operation operations[] = {
 	{"removing a help text", remove_help, AT_ONCE, false, false, false},
 	{"describing everything of a metric", describe_everything, STEP_BY_STEP, false, false, false},
 	{"describing as another kind", describe_other_kind, ITEM_BY_ITEM, false, false, false},
+	{"storing descriptions", store_descriptions, ITEM_BY_ITEM, false, false, false},
+	{"loading a new description", load_new_metric, STEP_BY_STEP, false, false, false},
+	{"loading another window", load_window, STEP_BY_STEP, false, false, false},
+	{"describing what is being forgotten", describe_what_is_forgotten, AT_ONCE, false, false, false},
+	{"missing descriptions", miss_all, STEP_BY_STEP, false, false, false},
 };
 
 static void
@@ -244,6 +306,8 @@ make_fixture(void)
 	fill("h", MHM_HISTOGRAM, 2, 'b', 3, MHM_OBSERVE, true);
 	describe("c", MHM_COUNTER, "a help text", NULL, NULL);
 	describe("described_only", MHM_COUNTER, NULL, NULL, NULL);
+	describe("gone", MHM_COUNTER, "help", NULL, NULL);
+	(void) mhm_registry_reset("gone", 4, NULL);
 	memcpy(roomy, region, bytes);
 	fill("h", MHM_HISTOGRAM, 3, 'c', 3, MHM_OBSERVE, false);
 	fill("c", MHM_COUNTER, 3, 'd', 3, MHM_INC, false);
