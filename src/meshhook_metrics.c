@@ -13,6 +13,7 @@
  *	  collect.c					all of it copied out
  *	  snapshot.c, prometheus.c	... and shown
  *	  worker.c					what changed since the last flush is stored:
+ *	  flushlevels.c				... gauges that are new get their level
  *	  flushcollect.c			... taken
  *	  flushjournal.c			... noted, to be stored exactly once
  *	  flushstore.c				... written to the tables
@@ -20,10 +21,11 @@
  * Underneath lies the shared region: region.c makes it and finds it again,
  * regionfile.c keeps it while the server is stopped, regionlayout.c says where
  * things are in it, regionrecover.c checks and repairs it, stringstore.c keeps
- * its strings.  labels.c has the rules for names, require.c those for who may
+ * its strings, levels.c knows which gauges have no level yet.  labels.c has the rules for names, require.c those for who may
  * call, quota.c how many series a tenant may have, workerstate.c has flush()
  * and what is shown of the worker, workerdatabase.c where it connects,
- * settings.c the settings; histogram*.c are the SQL type histogram.
+ * settings.c the settings; histogram*.c are the SQL type histogram, sum.c is an
+ * addition that stays within range.
  *
  * This file owns the module's entry point only.
  *
