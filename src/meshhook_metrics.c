@@ -14,6 +14,7 @@
  *	  collect.c					all of it copied out
  *	  snapshot.c, prometheus.c	... and shown
  *	  worker.c					what changed since the last flush is stored:
+ *	  flushlevels.c				... gauges that are new get their level
  *	  flushcollect.c			... taken
  *	  flushjournal.c			... noted, to be stored exactly once
  *	  flushstore.c				... written to the tables
@@ -21,10 +22,12 @@
  * Underneath lies the shared region: region.c makes it and finds it again,
  * regionfile.c keeps it while the server is stopped, regionlayout.c says where
  * things are in it, regionrecover.c checks and repairs it, stringstore.c keeps
- * its strings.  labels.c has the rules for names, require.c those for who may
- * call, workerstate.c has flush() and what is shown of the worker, anyencoding.c
- * how text of another database is shown, workerdatabase.c where the worker
- * connects, settings.c the settings; histogram*.c are the SQL type histogram.
+ * its strings, levels.c knows which gauges have no level yet.  labels.c has the
+ * rules for names, require.c those for who may call, workerstate.c has flush()
+ * and what is shown of the worker, anyencoding.c how text of another database is
+ * shown, workerdatabase.c where the worker connects, settings.c the settings;
+ * histogram*.c are the SQL type histogram, sum.c is an addition that stays within
+ * range.
  *
  * This file owns the module's entry point only.
  *
