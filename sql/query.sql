@@ -7,6 +7,26 @@
 -- One statement sees one snapshot: rollup_state, the rollup tables and live agree,
 -- whatever is being flushed or rolled up meanwhile. All times are bins from
 -- 1970-01-01 00:00 UTC; the session's time zone plays no part.
+--
+-- To which moments samples belong, here and in alert rules:
+--
+-- 1. A row of live is about the time (at - seconds, at], as far as that is within the
+--    minute, UTC, of its at. So each sample belongs to one minute, the one of its row in
+--    rollup_1m, also where a flush brought what came in longer than that (after an
+--    outage, say). Of that time it is nothing but even: a part of it has the same part
+--    of the row's count and sum.
+-- 2. Time is counted in whole microseconds: (a, b] is [a + 1 us, b + 1 us), and the
+--    flush that ends a minute, whose at is a microsecond before the boundary, ends there.
+--    A bin is [bucket, bucket + step), an alert rule's window (at - time_window, at].
+-- 3. increase and count of a bin or window add up these parts of its rows: count and sum
+--    times (time that the row and the bin share / time of the row). So bins that follow each
+--    other add up to the whole, and what is divided is a fraction. avg is sum / count of
+--    these parts, held within min and max.
+-- 4. rate is increase / length of the bin or window, of the newest one only as far as
+--    has been flushed. Where no row is, nothing came: gaps count as time.
+-- 5. min, max, last and quantiles take all of each row that shares any time with the
+--    bin; last is of the latest of them.
+-- 6. Rows of rollup tables are not divided: what is read from them is whole windows.
 
 create function meshhook_metrics.query_range_step(
 	since timestamptz,
