@@ -50,7 +50,7 @@ typedef struct MhmFlush
 {
 	uint64		tick;
 	TimestampTz at;
-	double		seconds;		/* that its changes took to come */
+	double		seconds;		/* before at, in which its changes came */
 	MhmChange  *changes;
 	uint32		changes_count;
 } MhmFlush;
@@ -86,6 +86,7 @@ extern bool mhm_store_is_writable_anew(void);
 extern bool mhm_store_has_alerts(void);
 extern void mhm_store_read_state(uint64 region_id, MhmStoredState *state);
 extern void mhm_store_write_state(const MhmFlush *flush);
+extern bool mhm_store_is_closed(TimestampTz minute_end);
 extern void mhm_store_write_live(const MhmFlush *flush);
 extern void mhm_store_call(const char *query, TimestampTz now);
 extern void mhm_store_read_quotas(void);
