@@ -174,7 +174,7 @@ declare
 		'alert_rules', 'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings',
 		'alert_state', 'alert_suspensions', 'alerts', 'alert_events', 'alert_notifications', 'alert_receivers'];
 	for_tenants text[] := array[
-		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state',
+		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d',
 		'alert_rules', 'alerts', 'alert_events'];
 	-- The rest of a rule is the server's: id, times, errors
 	written_by_people constant text :=
@@ -212,6 +212,9 @@ begin
 				execute pg_catalog.format('grant select on meshhook_metrics.%I to %I', storage, api_role);
 			elsif api_role = 'authenticated' and storage = 'flush_state' then
 				grant select (at) on meshhook_metrics.flush_state to authenticated;
+			elsif api_role = 'authenticated' and storage = 'rollup_state' then
+				-- Not live_id, which tells how much all tenants record
+				grant select (target, complete_until, retained_from) on meshhook_metrics.rollup_state to authenticated;
 			end if;
 			if api_role <> 'anon' and storage = 'alert_rules' then
 				execute pg_catalog.format('grant insert (%1$s), update (%1$s), delete on meshhook_metrics.alert_rules to %2$I',
@@ -286,7 +289,7 @@ begin
 			where r.rolname in ('anon', 'authenticated', 'service_role')
 		loop
 			execute pg_catalog.format('revoke execute on routine %s from %I', routine.signature, api_role);
-			if api_role <> 'anon' and routine.name ~ '^(histogram|query_range|tenant_ids$|check_alert_annotations$)'
+			if api_role <> 'anon' and routine.name ~ '^(histogram|query_range|tenant_ids$)'
 				or api_role = 'service_role' and routine.name = any (recording)
 			then
 				execute pg_catalog.format('grant execute on routine %s to %I', routine.signature, api_role);

@@ -39,7 +39,7 @@ where s.relkind <> 'S'
 	and has_table_privilege(role, s.oid, p.privilege)
 	and not (p.privilege = 'SELECT' and s.object !~ 'leaf'
 		and (role = 'service_role'
-			or role = 'authenticated' and s.name not in ('settings', 'flush_state', 'alert_state', 'alert_suspensions', 'alert_receivers', 'alert_notifications')))
+			or role = 'authenticated' and s.name not in ('settings', 'flush_state', 'rollup_state', 'alert_state', 'alert_suspensions', 'alert_receivers', 'alert_notifications')))
 	and not (p.privilege = 'DELETE' and s.name = 'alert_rules' and role in ('authenticated', 'service_role'))
 	and not (p.privilege in ('INSERT', 'UPDATE', 'DELETE') and s.name = 'alert_receivers' and role = 'service_role')
 union all
@@ -53,6 +53,7 @@ where s.relkind <> 'S'
 	and has_column_privilege(role, s.oid, a.attnum, p.privilege)
 	and not has_table_privilege(role, s.oid, p.privilege)
 	and not (role = 'authenticated' and s.name = 'flush_state' and a.attname = 'at' and p.privilege = 'SELECT')
+	and not (role = 'authenticated' and s.name = 'rollup_state' and a.attname in ('target', 'complete_until', 'retained_from') and p.privilege = 'SELECT')
 	and not (role in ('authenticated', 'service_role') and s.name = 'alert_rules' and p.privilege in ('INSERT', 'UPDATE')
 		and a.attname not in ('id', 'created_at', 'updated_at', 'last_error', 'last_error_at'))
 	and not (role = 'service_role' and s.name = 'alert_notifications' and p.privilege = 'UPDATE'
@@ -67,7 +68,7 @@ select role, p.proname, 'EXECUTE'
 from pg_proc p, unnest(array['anon', 'authenticated', 'service_role', 'tenancy_stranger']) role
 where p.pronamespace = to_regnamespace('meshhook_metrics')
 	and has_function_privilege(role, p.oid, 'EXECUTE')
-	and not (role in ('authenticated', 'service_role') and p.proname ~ '^(histogram|query_range|tenant_ids$|check_alert_annotations$)'
+	and not (role in ('authenticated', 'service_role') and p.proname ~ '^(histogram|query_range|tenant_ids$)'
 		or role = 'service_role' and p.proname ~ '^(inc|gauge_set|gauge_add|observe|observe_since|record|describe|snapshot|status|prometheus|flush|claim_notifications|finish_notification)$')
 union all
 select role, 'schema', p.privilege

@@ -24,14 +24,19 @@ insert into decided values
 	('tenant_ids()', 'authenticated service_role', 'tenant_ids()'),
 	('query_range(text,timestamp with time zone,timestamp with time zone,interval,jsonb,text,text[],uuid)',
 		'authenticated service_role', 'query_range(''shared_total'', now() - interval ''1 hour'')'),
-	('query_range_rows(text,timestamp with time zone,timestamp with time zone,interval,jsonb,text,text[],uuid)',
-		'authenticated service_role', 'query_range_rows(''shared_total'', now(), now(), null, null, null, null, null)'),
+	('query_range_rows(text,timestamp with time zone,timestamp with time zone,interval,jsonb,text,text[],uuid)', 'authenticated service_role', null),
 	('query_range_aggregate(text,text,text)', 'authenticated service_role', 'query_range_aggregate(''p95'', ''histogram'', ''m'')'),
 	('query_range_applies(text,text)', 'authenticated service_role', 'query_range_applies(''p95'', ''histogram'')'),
 	('query_range_labels(jsonb,text[])', 'authenticated service_role', 'query_range_labels(''{"a": 1}'', ''{a}'')'),
-	('query_range_filter(jsonb)', 'authenticated service_role', 'query_range_filter(''{"a": 1}'')'),
+	('query_range_filter(text,jsonb)', 'authenticated service_role', 'query_range_filter(''labels'', ''{"a": 1}'')'),
+	('query_range_matches(jsonb,jsonb)', 'authenticated service_role', 'query_range_matches(''{"a": "1"}'', ''{"a": 1}'')'),
+	('query_range_check(text,timestamp with time zone,timestamp with time zone,text[])', 'authenticated service_role', 'query_range_check(''m'', now(), now(), null)'),
+	('query_range_edges(interval,timestamp with time zone,timestamp with time zone,timestamp with time zone[])', 'authenticated service_role',
+		'query_range_edges(''1 hour'', now(), now(), array[now(), now(), now(), now()])'),
+	('query_range_statement(text,text,boolean,interval,timestamp with time zone[])', 'authenticated service_role',
+		'query_range_statement(''avg'', ''gauge'', false, ''1 hour'', array[now(), now(), now(), now(), now(), now()])'),
 	('query_range_source(text[],interval,timestamp with time zone[])', 'authenticated service_role',
-		'query_range_source(''{sum}'', ''1 hour'', array[now(), now(), now(), now(), now()])'),
+		'query_range_source(''{sum}'', ''1 hour'', array[now(), now(), now(), now(), now(), now()])'),
 	('query_range_step(timestamp with time zone,timestamp with time zone,interval,timestamp with time zone,timestamp with time zone,timestamp with time zone)',
 		'authenticated service_role', 'query_range_step(now(), now(), null, now(), now(), now())'),
 	('histogram_count(meshhook_metrics.histogram)', 'authenticated service_role', format('histogram_count(%s)', :'histogram')),
@@ -86,8 +91,7 @@ insert into decided values
 	('claim_notifications(integer,boolean)', 'service_role', 'claim_notifications()'),
 	('finish_notification(bigint,text)', 'service_role', 'finish_notification(1)'),
 	('check_alert_rule()', '', null),
-	-- Called by the trigger before it, with the rights of who writes the rule
-	('check_alert_annotations(jsonb)', 'authenticated service_role', 'check_alert_annotations(''{}'')'),
+	('check_alert_annotations()', '', null),
 	('count_alert_rules()', '', null),
 	('check_alert_receiver()', '', null);
 
@@ -131,7 +135,7 @@ select is_empty(
 	'none is in another schema');
 select set_eq(
 	$$ select function from functions where proowner = 'tenancy_owner'::regrole $$, array['labels_digest(jsonb)', 'check_settings()', 'tenant_ids()',
-		'check_alert_rule()', 'check_alert_annotations(jsonb)', 'check_alert_receiver()', 'count_alert_rules()'],
+		'check_alert_rule()', 'check_alert_annotations()', 'check_alert_receiver()', 'count_alert_rules()'],
 	'the owner of the tables owns the functions of the migrations, and could change no other');
 
 -- What they get when they call

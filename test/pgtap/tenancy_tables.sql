@@ -12,7 +12,7 @@ insert into decided values
 	('rollup_5m', 'SELECT', 'SELECT'),
 	('rollup_1h', 'SELECT', 'SELECT'),
 	('rollup_1d', 'SELECT', 'SELECT'),
-	('rollup_state', 'SELECT', 'SELECT'),
+	('rollup_state', 'SELECT(complete_until),SELECT(retained_from),SELECT(target)', 'SELECT'),
 	('flush_state', 'SELECT(at)', 'SELECT'),
 	('settings', '', 'SELECT'),
 	('alert_state', '', 'SELECT'),
@@ -97,9 +97,10 @@ select is_empty(
 	'PUBLIC has no right on anything, and nobody but the owner can grant');
 select is_empty(
 	$$ select s.name, a.attname from storage s join pg_attribute a on a.attrelid = s.oid
-		where a.attacl is not null and (s.name, a.attname) <> ('flush_state', 'at')
+		where a.attacl is not null
+			and (s.name, a.attname) not in (values ('flush_state', 'at'), ('rollup_state', 'target'), ('rollup_state', 'complete_until'), ('rollup_state', 'retained_from'))
 			and (s.name, a.attname) not in (select object, attname from written) $$,
-	'no column has rights of its own, but flush_state.at and what is written of rules and notifications');
+	'no column has rights of its own, but how far rollups and flushes are, and what is written of rules and notifications');
 select is_empty($$ select name, relowner::regrole from storage join pg_class using (oid) where relowner <> 'tenancy_owner'::regrole $$,
 	'all of it belongs to the role that applied the migrations');
 select is_empty($$ select name from storage join pg_class using (oid) where storage.relkind <> 'S' and not relrowsecurity $$,
@@ -162,8 +163,11 @@ where case role when 'authenticated' then d.authenticated else d.service_role en
 order by s.name, role;
 
 -- How far it is, tenants may know, and nothing of who brought it there
-select is(pg_temp.ask_as_a('select target, live_id > 0 from meshhook_metrics.rollup_state order by target'),
-	E'(1d,f)\n(1h,f)\n(1m,t)\n(5m,f)', 'tenants see how far the rollups are');
+select is(pg_temp.ask_as_a('select target, complete_until is not null and retained_from is not null from meshhook_metrics.rollup_state order by target'),
+	E'(1d,t)\n(1h,t)\n(1m,t)\n(5m,t)', 'tenants see how far the rollups are');
+select is(pg_temp.ask_as_a(format('select %s from meshhook_metrics.rollup_state', c)), '42501: permission denied for table rollup_state',
+	'but not its ' || c)
+from unnest(array['live_id', '*', 'ctid', 'xmin', 'rollup_state']) c;
 select is(pg_temp.ask_as_a('select at > now() - interval ''1 hour'' from meshhook_metrics.flush_state'), '(t)', 'and when the last flush was');
 select is(pg_temp.ask_as_a(format('select %s from meshhook_metrics.flush_state', c)), '42501: permission denied for table flush_state',
 	'but not its ' || c)
