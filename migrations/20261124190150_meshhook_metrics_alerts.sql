@@ -234,8 +234,8 @@ begin
 				errcode = 'invalid_parameter_value',
 				hint = 'A metric''s name has letters, digits and underscores, at most 128, and does not begin with a digit.';
 	end loop;
-	new.labels := meshhook_metrics.query_range_filter(new.labels);
-	new.denominator_labels := meshhook_metrics.query_range_filter(new.denominator_labels);
+	new.labels := meshhook_metrics.query_range_filter('labels', new.labels);
+	new.denominator_labels := meshhook_metrics.query_range_filter('denominator_labels', new.denominator_labels);
 	if pg_catalog.octet_length(new.labels::pg_catalog.text) > 4000
 		or pg_catalog.octet_length(new.denominator_labels::pg_catalog.text) > 4000
 	then
@@ -366,7 +366,6 @@ begin
 				hint = 'With keep_last nothing changes, however long there are no data; leave no_data_for 0, or set no_data.';
 	end if;
 
-	perform meshhook_metrics.check_alert_annotations(new.annotations);
 	new.updated_at := pg_catalog.now();
 	-- It may be mended, so it is the next to be tried; apart from others, as long as it
 	-- has an error
@@ -380,12 +379,16 @@ $$;
 comment on function meshhook_metrics.check_alert_rule() is
 'Refuses alert rules that make no sense, with 22023 and what is wrong.';
 
-create or replace function meshhook_metrics.check_alert_annotations(annotations jsonb)
-returns void
-language plpgsql immutable parallel safe
+-- Once it was called by check_alert_rule(), with the rights of whoever writes a rule
+drop function if exists meshhook_metrics.check_alert_annotations(jsonb);
+
+create or replace function meshhook_metrics.check_alert_annotations()
+returns trigger
+language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+	annotations constant jsonb := new.annotations;
 	wrong record;
 begin
 	if pg_catalog.jsonb_typeof(annotations) <> 'object' then
@@ -445,10 +448,11 @@ begin
 				errcode = 'invalid_parameter_value',
 				hint = 'It is a link that begins with https:// or http://.';
 	end if;
+	return new;
 end
 $$;
 
-comment on function meshhook_metrics.check_alert_annotations(jsonb) is
+comment on function meshhook_metrics.check_alert_annotations() is
 'Refuses annotations of an alert rule that are not texts, or have placeholders that do not exist, with 22023 and what is wrong.';
 
 -- Whoever inserts need not be allowed to read the settings. After the insertion, when
@@ -556,6 +560,11 @@ before insert or update of
 on meshhook_metrics.alert_rules
 for each row
 execute function meshhook_metrics.check_alert_rule();
+
+create or replace trigger check_alert_annotations
+before insert or update of annotations on meshhook_metrics.alert_rules
+for each row
+execute function meshhook_metrics.check_alert_annotations();
 
 create or replace trigger count_alert_rules
 after insert on meshhook_metrics.alert_rules

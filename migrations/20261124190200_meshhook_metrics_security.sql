@@ -266,7 +266,10 @@ declare
 	always constant text[] := array[
 		-- kind, names, roles, privileges, columns
 		['schema', 'meshhook_metrics', 'authenticated service_role', 'USAGE', ''],
-		['table', 'series live rollup_1m rollup_5m rollup_1h rollup_1d rollup_state metrics', 'authenticated service_role', 'SELECT', ''],
+		['table', 'series live rollup_1m rollup_5m rollup_1h rollup_1d metrics', 'authenticated service_role', 'SELECT', ''],
+		-- Not live_id, which tells how much all tenants record
+		['table', 'rollup_state', 'authenticated', 'SELECT', 'target complete_until retained_from'],
+		['table', 'rollup_state', 'service_role', 'SELECT', ''],
 		['table', 'flush_state', 'authenticated', 'SELECT', 'at'],
 		['table', 'flush_state settings alert_state alert_suspensions', 'service_role', 'SELECT', ''],
 		['table', 'alerts alert_events', 'authenticated service_role', 'SELECT', ''],
@@ -274,7 +277,7 @@ declare
 		['table', 'alert_receivers', 'service_role', 'SELECT INSERT UPDATE DELETE', ''],
 		['table', 'alert_notifications', 'service_role', 'SELECT', ''],
 		['table', 'alert_notifications', 'service_role', 'UPDATE', 'attempts next_attempt_at last_error delivered_at dead_at'],
-		['routine', 'histogram.* query_range.* tenant_ids check_alert_annotations rule series', 'authenticated service_role', 'EXECUTE', ''],
+		['routine', 'histogram.* query_range.* tenant_ids rule series', 'authenticated service_role', 'EXECUTE', ''],
 		['routine', 'inc gauge_set gauge_add observe observe_since record describe', 'service_role', 'EXECUTE', ''],
 		['routine', 'snapshot status prometheus flush claim_notifications finish_notification', 'service_role', 'EXECUTE', '']];
 	-- In the order of who inserts a rule, and of who takes notifications

@@ -205,7 +205,7 @@ begin
 				from meshhook_metrics.series s
 				where s.tenant_id = t.tenant_id
 					and s.metric = t.metric
-					and s.labels @> t.labels
+					and meshhook_metrics.query_range_matches(s.labels, t.labels)
 				offset 0) s
 		),
 		-- Series stay for years, and so do those of what has a name of its own each day

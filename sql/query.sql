@@ -7,19 +7,43 @@
 -- One statement sees one snapshot: rollup_state, the rollup tables and live agree,
 -- whatever is being flushed or rolled up meanwhile. All times are bins from
 -- 1970-01-01 00:00 UTC; the session's time zone plays no part.
+--
+-- Callers need the right to execute all of these functions, but they are no API: their
+-- arguments have no names, and what they return no columns with names, because PostgREST
+-- offers whatever it could call by name.
+--
+-- To which moments samples belong, here and in alert rules:
+--
+-- 1. A row of live is about the time (at - seconds, at], as far as that is within the
+--    minute, UTC, of its at. So each sample belongs to one minute, the one of its row in
+--    rollup_1m, also where a flush brought what came in longer than that (after an
+--    outage, say). Of that time it is nothing but even: a part of it has the same part
+--    of the row's count and sum.
+-- 2. Time is counted in whole microseconds: (a, b] is [a + 1 us, b + 1 us), and the
+--    flush that ends a minute, whose at is a microsecond before the boundary, ends there.
+--    A bin is [bucket, bucket + step), an alert rule's window (at - time_window, at].
+-- 3. increase and count of a bin or window add up these parts of its rows: count and sum
+--    times (time that the row and the bin share / time of the row). So bins that follow each
+--    other add up to the whole, and what is divided is a fraction. avg is sum / count of
+--    these parts, held within min and max.
+-- 4. rate is increase / length of the bin or window, of the newest one only as far as
+--    has been flushed. Where no row is, nothing came: gaps count as time.
+-- 5. min, max, last and quantiles take all of each row that shares any time with the
+--    bin; last is of the latest of them.
+-- 6. Rows of rollup tables are not divided: what is read from them is whole windows.
 
-create function meshhook_metrics.query_range_step(
-	since timestamptz,
-	until timestamptz,
-	step interval,
-	retained_1m timestamptz,
-	retained_5m timestamptz,
-	retained_1h timestamptz)
+create function meshhook_metrics.query_range_step(timestamptz, timestamptz, interval, timestamptz, timestamptz, timestamptz)
 returns interval
 language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+	since alias for $1;
+	until alias for $2;
+	step alias for $3;
+	retained_1m alias for $4;
+	retained_5m alias for $5;
+	retained_1h alias for $6;
 	-- Enough for a chart, and Prometheus' limit
 	readable constant integer := 300;
 	allowed constant integer := 11000;
@@ -113,22 +137,24 @@ end
 $$;
 
 comment on function meshhook_metrics.query_range_step(timestamptz, timestamptz, interval, timestamptz, timestamptz, timestamptz) is
-'The step that query_range() uses for a range: the one asked for, in hours and below, or for null the shortest of 1, 5 and 15 minutes, 1 and 6 hours, 1, 7 and 30 days that makes at most 300 buckets and is served by a table of which nothing of the range has been dropped (retained_...: from when on each is kept).
+'The step that query_range() uses for a range from $1 to $2: the one asked for in $3, in hours and below, or for null the shortest of 1, 5 and 15 minutes, 1 and 6 hours, 1, 7 and 30 days that makes at most 300 buckets and is served by a table of which nothing of the range has been dropped ($4, $5, $6: from when on rollup_1m, rollup_5m and rollup_1h are kept).
 Errors: 22023 a step that divides neither a minute nor a day nor is whole days, or that makes more than 11,000 buckets; 22008 an infinite one.';
 
-create function meshhook_metrics.query_range_filter(labels jsonb)
+create function meshhook_metrics.query_range_filter(text, jsonb)
 returns jsonb
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+	argument alias for $1;
+	labels alias for $2;
 	label record;
 begin
 	if labels is null or labels = '{}' then
 		return '{}';
 	end if;
 	if jsonb_typeof(labels) <> 'object' then
-		raise exception 'labels are not an object, but %', jsonb_typeof(labels)
+		raise exception '% are not an object, but %', argument, jsonb_typeof(labels)
 			using
 				errcode = 'invalid_parameter_value',
 				hint = 'Give the labels to look for like {"status": "failed"}, or {} for all series.';
@@ -152,159 +178,96 @@ begin
 end
 $$;
 
-comment on function meshhook_metrics.query_range_filter(jsonb) is
-'Labels to look for as they are stored: numbers and booleans are taken as text. Errors: 22023 for what cannot be labels.';
+comment on function meshhook_metrics.query_range_filter(text, jsonb) is
+'Labels to look for ($2, an argument or column called $1), each value a text: numbers and booleans are taken as theirs. Errors: 22023 for what cannot be labels.';
 
-create function meshhook_metrics.query_range_labels(labels jsonb, keys text[])
+create function meshhook_metrics.query_range_matches(jsonb, jsonb)
+returns boolean
+as 'MODULE_PATHNAME', 'mhm_query_range_matches'
+language c immutable strict parallel safe;
+
+comment on function meshhook_metrics.query_range_matches(jsonb, jsonb) is
+'Whether a series with the labels $1 is one of those that $2 asks for: it has all of these labels with these values, as recording takes them. A number or boolean is its text, and an empty value is no label: it asks for the series without it.';
+
+create function meshhook_metrics.query_range_labels(jsonb, text[])
 returns jsonb
 as 'MODULE_PATHNAME', 'mhm_query_range_labels'
 language c immutable strict parallel safe;
 
 comment on function meshhook_metrics.query_range_labels(jsonb, text[]) is
-'Those of the labels of a series that it is grouped by: an object, without the keys that it has not.';
+'Those of the labels $1 of a series whose keys are in $2, by which it is grouped: an object, without the keys that it has not.';
 
-create function meshhook_metrics.query_range_applies(aggregate text, kind text)
+create function meshhook_metrics.query_range_applies(text, text)
 returns boolean
 language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-	select case kind
-		when 'counter' then aggregate in ('increase', 'rate', 'avg', 'count')
-		when 'gauge' then aggregate in ('last', 'avg', 'min', 'max', 'count')
-		else aggregate <> 'last'
+	select case $2
+		when 'counter' then $1 in ('increase', 'rate', 'avg', 'count')
+		when 'gauge' then $1 in ('last', 'avg', 'min', 'max', 'count')
+		else $1 <> 'last'
 	end
 $$;
 
 comment on function meshhook_metrics.query_range_applies(text, text) is
-'Whether metrics of this kind have this aggregate, which is one that exists.';
+'Whether metrics of the kind $2 have the aggregate $1, which is one that exists.';
 
-create function meshhook_metrics.query_range_aggregate(
-	inout aggregate text,
-	kind text,
-	metric text,
-	out quantile double precision)
-returns record
-language plpgsql immutable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-	listed constant text := 'increase, rate, avg, min, max, last, count, p50, p75, p90, p95, p99, p99.9 and others from p0 to p100';
-	applicable text;
-begin
-	if aggregate ~ '^p(100([.]0{1,9})?|[0-9]{1,2}([.][0-9]{1,9})?)$' then
-		quantile := substr(aggregate, 2)::numeric / 100;
-	elsif aggregate not in ('increase', 'rate', 'avg', 'min', 'max', 'last', 'count') then
-		raise exception 'there is no aggregate "%"', aggregate
-			using
-				errcode = 'invalid_parameter_value',
-				hint = format('The aggregates are %s.', listed);
-	end if;
-	if kind is null then
-		return;
-	end if;
-
-	if aggregate is null then
-		aggregate := case kind when 'counter' then 'increase' when 'gauge' then 'last' else 'p95' end;
-		if kind = 'histogram' then
-			quantile := 0.95;
-		end if;
-		return;
-	end if;
-	applicable := case kind
-		when 'counter' then 'increase, rate, avg and count'
-		when 'gauge' then 'last, avg, min, max and count'
-		else 'increase, rate, avg, min, max, count and quantiles like p95'
-	end;
-	if not meshhook_metrics.query_range_applies(aggregate, kind)
-	then
-		raise exception '"%" is a %, which has no %', metric, kind, aggregate
-			using
-				errcode = 'invalid_parameter_value',
-				hint = format('A %s has %s.', kind, applicable);
-	end if;
-end
-$$;
-
-comment on function meshhook_metrics.query_range_aggregate(text, text, text) is
-'The aggregate that query_range() uses for a metric of this kind, null being the kind''s own (increase of a counter, last of a gauge, p95 of a histogram), and the quantile from 0 to 1 that it names. With a null for kind the name alone is checked.
-Errors: 22023 an unknown aggregate, or one that the kind does not have.';
-
-create function meshhook_metrics.query_range_source(columns text[], step interval, edges timestamptz[])
+create function meshhook_metrics.query_range_aggregate(text, text, text)
 returns text
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-	tables constant text[] := array['rollup_1d', 'rollup_1h', 'rollup_5m', 'rollup_1m'];
-	windows constant interval[] := array[interval '24 hours', interval '1 hour', interval '5 minutes', interval '1 minute'];
-	moment text;
-	parts text[];
+	aggregate alias for $1;
+	kind alias for $2;
+	metric alias for $3;
+	listed constant text := 'increase, rate, avg, min, max, last, count, p50, p75, p90, p95, p99, p99.9 and others from p0 to p100';
+	applicable text;
 begin
-	for i in 1 .. cardinality(tables) loop
-		continue when edges[i] >= edges[i + 1];
-		parts := parts || format(
-			'select %s as bucket, r.bucket as at, 0::bigint as id, r.series_id, r.%s from meshhook_metrics.%I r '
-			'where r.tenant_id = any ($1) and r.series_id = any ($2) and r.bucket >= ($4)[%s] and r.bucket < ($4)[%s]',
-			case when windows[i] = step then 'r.bucket' else 'date_bin($3, r.bucket, $7)' end,
-			array_to_string(columns, ', r.'), tables[i], i, i + 1);
-	end loop;
+	if aggregate not in ('increase', 'rate', 'avg', 'min', 'max', 'last', 'count')
+		and aggregate !~ '^p(100([.]0{1,9})?|[0-9]{1,2}([.][0-9]{1,9})?)$'
+	then
+		raise exception 'there is no aggregate "%"', aggregate
+			using
+				errcode = 'invalid_parameter_value',
+				hint = format('The aggregates are %s.', listed);
+	end if;
+	if aggregate is null then
+		return case kind when 'counter' then 'increase' when 'gauge' then 'last' when 'histogram' then 'p95' end;
+	end if;
 
-	-- A flush brings what happened in the seconds before it. It belongs to the minute
-	-- in which it came, and within that to the middle of these seconds.
-	moment := case
-		when step < interval '1 minute' then
-			'greatest(date_bin(''1 minute'', l.at, $7), l.at - make_interval(secs => l.seconds / 2))'
-		else 'l.at'
-	end;
-	parts := parts || format(
-		'select date_bin($3, %1$s, $7) as bucket, l.at, l.id, e.* from meshhook_metrics.live l '
-		'cross join lateral unnest(l.series_id, l.%2$s) e (series_id, %3$s) '
-		'where l.tenant_id = any ($1) and l.id > $6 and %1$s >= $5 and %1$s < ($4)[5] and e.series_id = any ($2)',
-		moment, array_to_string(columns, ', l.'), array_to_string(columns, ', '));
-	return array_to_string(parts, ' union all ');
+	if not meshhook_metrics.query_range_applies(aggregate, kind) and kind is not null then
+		applicable := case kind
+			when 'counter' then 'increase, rate, avg and count'
+			when 'gauge' then 'last, avg, min, max and count'
+			else 'increase, rate, avg, min, max, count and quantiles like p95'
+		end;
+		raise exception '"%" is a %, which has no %', metric, kind, aggregate
+			using
+				errcode = 'invalid_parameter_value',
+				hint = format('A %s has %s.', kind, applicable);
+	end if;
+	return aggregate;
 end
 $$;
 
-comment on function meshhook_metrics.query_range_source(text[], interval, timestamptz[]) is
-'The text of a subquery (bucket, at, id, series_id, columns...) with every row that query_range() takes into account, each sample in one of them: from rollup_1d between the first two edges, from rollup_1h between the next two, then rollup_5m and rollup_1m, each where there is anything between them, and what live has beyond.
-Its parameters: $1 tenants, $2 series, $3 step, $4 edges, $5 beginning, $6 the last row of live that is in rollup_1m, $7 the origin of bins. Only names of our own get into it.';
+comment on function meshhook_metrics.query_range_aggregate(text, text, text) is
+'The aggregate that query_range() uses where $1 is asked for of the metric $3, of the kind $2: null is the kind''s own (increase of a counter, last of a gauge, p95 of a histogram). With a null for kind the name alone is checked.
+Errors: 22023 an unknown aggregate, or one that the kind does not have.';
 
-create function meshhook_metrics.query_range_rows(
-	wanted text,
-	since timestamptz,
-	until timestamptz,
-	step interval,
-	filter jsonb,
-	aggregate text,
-	keys text[],
-	tenant uuid)
-returns table (bucket timestamptz, labels jsonb, value double precision)
-language plpgsql stable parallel restricted
+create function meshhook_metrics.query_range_check(text, timestamptz, timestamptz, text[])
+returns void
+language plpgsql stable parallel safe
 set search_path = pg_catalog, pg_temp
-set jit = off
--- Row level security halves the planner's estimates, until it sorts where it should hash
-set enable_sort = off
-set work_mem = '16MB'
-rows 300
 as $$
 declare
-	epoch constant timestamptz := '1970-01-01 00:00:00+00';
-	state record;
-	seconds numeric;
-	base integer;
-	first timestamptz;
-	beyond timestamptz;
-	edges timestamptz[];
-	tenants uuid[];
-	matched record;
-	chosen record;
-	columns text[];
-	expression text;
-	source text;
-	flushed timestamptz;
+	metric alias for $1;
+	since alias for $2;
+	until alias for $3;
+	group_by alias for $4;
 begin
-	if wanted is null or since is null or until is null then
-		raise exception '% is null', case when wanted is null then 'metric' when since is null then 'since' else 'until' end
+	if metric is null or since is null or until is null then
+		raise exception '% is null', case when metric is null then 'metric' when since is null then 'since' else 'until' end
 			using
 				errcode = 'null_value_not_allowed',
 				hint = 'Call query_range(metric, since), or query_range(metric, since, until) for a range that has ended.';
@@ -322,30 +285,223 @@ begin
 				detail = format('The range would be from %s to %s.', since, until),
 				hint = 'Exchange them; the beginning comes first.';
 	end if;
-	-- Further away there is nothing, but arithmetic would overflow
-	since := least(greatest(since, '0001-01-01 00:00:00+00'), '9999-01-01 00:00:00+00');
-	until := least(greatest(until, '0001-01-01 00:00:00+00'), '9999-01-01 00:00:00+00');
-	if exists (select from unnest(keys) k where k is null) then
+	if exists (select from unnest(group_by) k where k is null) then
 		raise exception 'group_by has a null'
 			using
 				errcode = 'null_value_not_allowed',
 				hint = 'Give the keys of labels, such as ''{status}'', or null for one series over all.';
 	end if;
-	filter := meshhook_metrics.query_range_filter(filter);
-	perform meshhook_metrics.query_range_aggregate(aggregate, null, wanted);
-
 	if to_regclass('meshhook_metrics.rollup_state') is null then
 		raise exception 'the tables of meshhook_metrics are not installed in this database'
 			using
 				errcode = 'object_not_in_prerequisite_state',
 				hint = 'Apply the migrations that come with the extension.';
 	end if;
+end
+$$;
+
+comment on function meshhook_metrics.query_range_check(text, timestamptz, timestamptz, text[]) is
+'Refuses what makes no sense as metric, since, until and group_by of query_range(): 22004, 22008 and 22023; and 55000 where there are no tables.';
+
+create function meshhook_metrics.query_range_edges(interval, timestamptz, timestamptz, timestamptz[])
+returns timestamptz[]
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+	step alias for $1;
+	first alias for $2;
+	beyond alias for $3;
+	complete alias for $4;
+	windows constant interval[] := array[interval '24 hours', interval '1 hour', interval '5 minutes', interval '1 minute'];
+	edges timestamptz[] := array[first];
+begin
+	for i in 1 .. cardinality(windows) loop
+		edges[i + 1] := case
+			when extract(epoch from step) % extract(epoch from windows[i]) <> 0 then edges[i]
+			else greatest(edges[i], least(beyond, date_bin(windows[i], complete[i], timestamptz 'epoch')))
+		end;
+	end loop;
+	return edges || beyond;
+end
+$$;
+
+comment on function meshhook_metrics.query_range_edges(interval, timestamptz, timestamptz, timestamptz[]) is
+'Where query_range() reads the buckets from $2 to $3 that are as long as $1: in rollup_1d from the first of these edges to the second, in rollup_1h from there to the third, then in rollup_5m, rollup_1m and live. $4: until when the four rollup tables are complete.
+It is the table with the longest windows that divide a bucket, as far as it is complete, then the next finer one. That is exact wherever the edges are, since a window is as long as whole windows of the finer tables, and rows of live are all of one minute.';
+
+create function meshhook_metrics.query_range_source(text[], interval, timestamptz[])
+returns text
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+	columns alias for $1;
+	step alias for $2;
+	edges alias for $3;
+	tables constant text[] := array['rollup_1d', 'rollup_1h', 'rollup_5m', 'rollup_1m'];
+	windows constant interval[] := array[interval '24 hours', interval '1 hour', interval '5 minutes', interval '1 minute'];
+	parts text[];
+	shares text;
+begin
+	for i in 1 .. cardinality(tables) loop
+		continue when edges[i] >= edges[i + 1];
+		parts := parts || format(
+			'select %s as bucket, r.bucket as at, 0::bigint as id, r.series_id, r.%s from meshhook_metrics.%I r '
+			'where r.tenant_id = any ($1) and r.series_id = any ($2) and r.bucket >= ($4)[%s] and r.bucket < ($4)[%s]',
+			case when windows[i] = step then 'r.bucket' else 'date_bin($3, r.bucket, $5)' end,
+			array_to_string(columns, ', r.'), tables[i], i, i + 1);
+	end loop;
+
+	if edges[5] >= edges[6] then
+		null;
+	elsif step >= interval '1 minute' then
+		parts := parts || format(
+			'select date_bin($3, l.at, $5) as bucket, l.at, l.id, e.* from meshhook_metrics.live l '
+			'cross join lateral unnest(l.series_id, l.%s) e (series_id, %s) '
+			'where l.tenant_id = any ($1) and l.at >= ($4)[5] and l.at < ($4)[6] and e.series_id = any ($2)',
+			array_to_string(columns, ', l.'), array_to_string(columns, ', '));
+	else
+		-- A row's time begins with t.begins and ends before t.ends, whole microseconds
+		select string_agg(
+			case when c.name in ('count', 'sum') then format('e.%1$I * b.share as %1$I', c.name) else format('e.%I', c.name) end,
+			', ' order by c.n)
+		into shares
+		from unnest(columns) with ordinality c (name, n);
+		parts := parts || format(
+			'select b.bucket, l.at, l.id, e.series_id, %1$s from meshhook_metrics.live l '
+			'cross join lateral ('
+			'select greatest(date_bin(''1 minute'', l.at, $5), case when l.seconds between 0 and 60 then '
+			'least(l.at, l.at - make_interval(secs => l.seconds) + interval ''1 microsecond'') end) as begins, '
+			'l.at + interval ''1 microsecond'' as ends offset 0) t '
+			'cross join lateral ('
+			'select s.bucket, extract(epoch from least(s.bucket + $3, t.ends) - greatest(s.bucket, t.begins))::double precision '
+			'/ extract(epoch from t.ends - t.begins)::double precision as share '
+			'from generate_series(date_bin($3, t.begins, $5), l.at, $3) s (bucket) '
+			'where s.bucket >= ($4)[5] and s.bucket < ($4)[6] offset 0) b '
+			'cross join lateral unnest(l.series_id, l.%2$s) e (series_id, %3$s) '
+			'where l.tenant_id = any ($1) and l.at >= ($4)[5] and l.at < ($4)[6] + interval ''1 minute'' and e.series_id = any ($2)',
+			shares, array_to_string(columns, ', l.'), array_to_string(columns, ', '));
+	end if;
+	return array_to_string(parts, ' union all ');
+end
+$$;
+
+comment on function meshhook_metrics.query_range_source(text[], interval, timestamptz[]) is
+'The text of a subquery (bucket, at, id, series_id, and the columns $1) with every row that query_range() takes into account for buckets as long as $2, as query_range_edges() says in $3. Rows of live are divided among buckets shorter than a minute. Null if there is nothing to read.
+Its parameters: $1 tenants, $2 series, $3 step, $4 edges, $5 the origin of bins. Only names of our own get into it.';
+
+create function meshhook_metrics.query_range_statement(text, text, boolean, interval, timestamptz[])
+returns text
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+	aggregate alias for $1;
+	kind alias for $2;
+	grouped alias for $3;
+	step alias for $4;
+	edges alias for $5;
+	columns text[];
+	expression text;
+	source text;
+begin
+	case
+		when aggregate ~ '^p[0-9]' then
+			columns := array['histogram'];
+			expression := 'meshhook_metrics.histogram_quantile(meshhook_metrics.histogram_merge(p.histogram), $8)';
+		when aggregate = 'avg' and kind = 'counter' then
+			columns := array['sum', 'count'];
+			expression := 'sum(p.sum) / nullif(sum(p.count), 0)::double precision';
+		when aggregate = 'avg' then
+			-- A sum that was rounded must not leave the extremes of what it is the sum of
+			columns := array['sum', 'count', 'min', 'max'];
+			expression := 'case when sum(p.count) > 0 then '
+				'greatest(least(sum(p.sum) / sum(p.count)::double precision, max(p.max)), min(p.min)) end';
+		when aggregate in ('min', 'max') then
+			columns := array[aggregate];
+			expression := format('%1$s(p.%1$I)', aggregate);
+		when aggregate = 'last' then
+			columns := array['last'];
+			expression := 'sum(p.last)';
+		when aggregate = 'count' or kind = 'histogram' then
+			columns := array['count'];
+			expression := 'sum(p.count)';
+		else
+			columns := array['sum'];
+			expression := 'sum(p.sum)';
+	end case;
+
+	source := meshhook_metrics.query_range_source(columns, step, edges);
+	if source is null then
+		return null;
+	end if;
+	if aggregate = 'last' then
+		source := format(
+			'select distinct on (s.bucket, s.series_id) s.bucket, s.series_id, s.last from (%s) s '
+			'where s.last is not null order by s.bucket, s.series_id, s.at desc, s.id desc', source);
+	end if;
+	-- A binary search, because a join could become a loop over all series
+	source := format(
+		'select p.bucket, %s as member, (%s)::double precision as value from (%s) p group by p.bucket, member',
+		case when grouped then '($6)[width_bucket(p.series_id, $2)]' else '1' end, expression, source);
+	-- The newest bucket is as long as the flushes that are in it
+	return format(
+		'select q.bucket, ($7)[q.member], %s from (%s) q where q.value is not null order by q.bucket, q.member',
+		case
+			when aggregate = 'rate' then
+				'q.value / extract(epoch from '
+				'case when q.bucket < $9 and $9 < q.bucket + $3 then $9 - q.bucket else $3 end)::double precision'
+			else 'q.value'
+		end,
+		source);
+end
+$$;
+
+comment on function meshhook_metrics.query_range_statement(text, text, boolean, interval, timestamptz[]) is
+'The text of the statement that gives the rows of query_range() for the aggregate $1 of a metric of the kind $2, grouped ($3) or not, in buckets as long as $4, read as query_range_edges() says in $5. Null if there is nothing to read.
+Its parameters are those of query_range_source(), and $6 for each of $2 the number of its group, $7 the labels of the groups, $8 the quantile from 0 to 1, $9 until when has been flushed.';
+
+create function meshhook_metrics.query_range_rows(text, timestamptz, timestamptz, interval, jsonb, text, text[], uuid)
+returns setof record
+language plpgsql stable parallel restricted
+set search_path = pg_catalog, pg_temp
+set jit = off
+-- Row level security halves the planner's estimates, until it sorts where it should hash
+set enable_sort = off
+set work_mem = '16MB'
+rows 300
+as $$
+declare
+	wanted alias for $1;
+	since alias for $2;
+	until alias for $3;
+	step alias for $4;
+	filter alias for $5;
+	aggregate alias for $6;
+	keys alias for $7;
+	tenant alias for $8;
+	epoch constant timestamptz := '1970-01-01 00:00:00+00';
+	state record;
+	beyond timestamptz;
+	edges timestamptz[];
+	tenants uuid[];
+	matched record;
+	flushed timestamptz;
+begin
+	perform meshhook_metrics.query_range_check(wanted, since, until, keys);
+	filter := meshhook_metrics.query_range_filter('labels', filter);
+	perform meshhook_metrics.query_range_aggregate(aggregate, null, wanted);
+	-- Further away there is nothing, but arithmetic would overflow
+	since := least(greatest(since, '0001-01-01 00:00:00+00'), '9999-01-01 00:00:00+00');
+	until := least(greatest(until, '0001-01-01 00:00:00+00'), '9999-01-01 00:00:00+00');
+
 	select
-		max(s.live_id) filter (where s.target = '1m') as live_id,
-		max(s.complete_until) filter (where s.target = '1m') as minutes,
-		max(s.complete_until) filter (where s.target = '5m') as fives,
-		max(s.complete_until) filter (where s.target = '1h') as hours,
-		max(s.complete_until) filter (where s.target = '1d') as days,
+		array[
+			max(s.complete_until) filter (where s.target = '1d'),
+			max(s.complete_until) filter (where s.target = '1h'),
+			max(s.complete_until) filter (where s.target = '5m'),
+			max(s.complete_until) filter (where s.target = '1m')] as complete,
 		max(s.retained_from) filter (where s.target = '1m') as minutes_from,
 		max(s.retained_from) filter (where s.target = '5m') as fives_from,
 		max(s.retained_from) filter (where s.target = '1h') as hours_from,
@@ -361,8 +517,6 @@ begin
 	end if;
 
 	step := meshhook_metrics.query_range_step(since, until, step, state.minutes_from, state.fives_from, state.hours_from);
-	seconds := extract(epoch from step);
-	first := date_bin(step, since, epoch);
 	-- A transaction that began a while ago has an old now(), not an old range
 	if until >= now() then
 		until := greatest(until, clock_timestamp());
@@ -371,20 +525,7 @@ begin
 	if beyond < until then
 		beyond := beyond + step;
 	end if;
-
-	-- Where one table ends and the next, finer one takes over
-	base := case
-		when seconds % 86400 = 0 then 1
-		when seconds % 3600 = 0 then 2
-		when seconds % 300 = 0 then 3
-		when seconds % 60 = 0 then 4
-		else 5
-	end;
-	edges[1] := case when base = 5 then beyond else first end;
-	edges[2] := case when base > 1 then edges[1] else greatest(edges[1], least(beyond, date_bin('24 hours', state.days, epoch))) end;
-	edges[3] := case when base > 2 then edges[2] else greatest(edges[2], least(beyond, date_bin('1 hour', state.hours, epoch))) end;
-	edges[4] := case when base > 3 then edges[3] else greatest(edges[3], least(beyond, date_bin('5 minutes', state.fives, epoch))) end;
-	edges[5] := beyond;
+	edges := meshhook_metrics.query_range_edges(step, date_bin(step, since, epoch), beyond, state.complete);
 
 	-- Row level security shows the caller's series, whatever is asked for here. Where
 	-- it goes by tenant_ids() alone, asking for these tenants spares reading past the
@@ -413,7 +554,7 @@ begin
 		from meshhook_metrics.series s
 		where s.metric = wanted
 			and (tenants is null or s.tenant_id = any (tenants))
-			and s.labels @> filter
+			and meshhook_metrics.query_range_matches(s.labels, filter)
 	),
 	numbered as (
 		select v.*, dense_rank() over (order by v.labels)::integer as member
@@ -439,79 +580,35 @@ begin
 		return;
 	end if;
 
-	chosen := meshhook_metrics.query_range_aggregate(aggregate, matched.kind, wanted);
-	case
-		when chosen.quantile is not null then
-			columns := array['histogram'];
-			expression := 'meshhook_metrics.histogram_quantile(meshhook_metrics.histogram_merge(p.histogram), $10)';
-		when chosen.aggregate = 'avg' then
-			columns := array['sum', 'count'];
-			expression := 'sum(p.sum) / nullif(sum(p.count), 0)::double precision';
-		when chosen.aggregate in ('min', 'max') then
-			columns := array[chosen.aggregate];
-			expression := format('%1$s(p.%1$I)', chosen.aggregate);
-		when chosen.aggregate = 'last' then
-			columns := array['last'];
-			expression := 'sum(p.last)';
-		when chosen.aggregate = 'count' or matched.kind = 'histogram' then
-			columns := array['count'];
-			expression := 'sum(p.count)';
-		else
-			columns := array['sum'];
-			expression := 'sum(p.sum)';
-	end case;
-
-	source := meshhook_metrics.query_range_source(columns, step, edges);
-	if chosen.aggregate = 'last' then
-		source := format(
-			'select distinct on (s.bucket, s.series_id) s.bucket, s.series_id, s.last from (%s) s '
-			'where s.last is not null order by s.bucket, s.series_id, s.at desc, s.id desc', source);
-	end if;
-	if keys is not null then
-		-- A binary search, because a join could become a loop over all series
-		source := format(
-			'select p.bucket, ($8)[width_bucket(p.series_id, $2)] as member, (%s)::double precision as value from (%s) p '
-			'group by p.bucket, member', expression, source);
-	else
-		source := format(
-			'select p.bucket, 1 as member, (%s)::double precision as value from (%s) p '
-			'group by p.bucket', expression, source);
-	end if;
-
-	-- The newest bucket is as long as the flushes that are in it
-	if chosen.aggregate = 'rate' then
-		select greatest(
-			state.minutes, (
-				select max(l.at)
+	aggregate := meshhook_metrics.query_range_aggregate(aggregate, matched.kind, wanted);
+	if aggregate = 'rate' then
+		flushed := greatest(
+			state.complete[4], (
+				select max(l.at) + interval '1 microsecond'
 				from meshhook_metrics.live l
 				where l.tenant_id = any (matched.tenants)
-					and l.id > state.live_id))
-		into flushed;
+					and l.at >= state.complete[4]));
 		if has_column_privilege('meshhook_metrics.flush_state', 'at', 'select') then
-			select greatest(flushed, max(f.at))
+			select greatest(flushed, max(f.at) + interval '1 microsecond')
 			into flushed
 			from meshhook_metrics.flush_state f;
 		end if;
 		-- Any of them may be of a clock that was set back since
 		flushed := least(flushed, clock_timestamp());
-		expression := 'q.value / extract(epoch from '
-			'case when q.bucket < $11 and $11 < q.bucket + $3 then $11 - q.bucket else $3 end)::double precision';
-	else
-		expression := 'q.value';
 	end if;
 
-	return query execute format(
-		'select q.bucket, ($9)[q.member], %s from (%s) q where q.value is not null order by q.bucket, q.member',
-		expression, source)
+	return query execute coalesce(
+		meshhook_metrics.query_range_statement(aggregate, matched.kind, keys is not null, step, edges),
+		'select null::timestamptz, null::jsonb, null::double precision where false')
 	using
-		matched.tenants, matched.ids, step, edges, first, case when base = 5 then 0 else state.live_id end,
-		epoch, matched.members, matched.groups, chosen.quantile, flushed;
+		matched.tenants, matched.ids, step, edges, epoch, matched.members, matched.groups,
+		case when aggregate ~ '^p[0-9]' then substr(aggregate, 2)::numeric / 100 end::double precision, flushed;
 end
 $$;
 
 comment on function meshhook_metrics.query_range_rows(text, timestamptz, timestamptz, interval, jsonb, text, text[], uuid) is
-'What query_range() returns; apart from it because there is both an argument and a column called labels. wanted: the metric. keys: group_by.
-Takes the rollup table with the longest windows that divide step up to its complete_until, the next finer one from there, and so on to the minutes; and from live the rows that are not in the minutes yet. That is exact wherever the watermarks are, since a window is as long as whole windows of the finer tables, and a bucket as whole windows of the first.';
+'What query_range() returns for the same arguments; apart from it because there is both an argument and a column called labels.
+complete_until of 1m divides live from the minutes: what a row of live with an earlier time brought is in rollup_1m. After a clock was set back, what is flushed at times that were rolled up already shows once their minute is closed again.';
 
 create function meshhook_metrics.query_range(
 	metric text,
@@ -536,14 +633,14 @@ as $$
 		query_range.labels,
 		query_range.aggregate,
 		query_range.group_by,
-		query_range.tenant) r
+		query_range.tenant) r (bucket timestamptz, labels jsonb, value double precision)
 $$;
 
 comment on function meshhook_metrics.query_range(text, timestamptz, timestamptz, interval, jsonb, text, text[], uuid) is
 'A metric over time, up to the last flush, over those series that row level security shows to the caller: ordered by time, a row for each bucket, and group, that has data.
 since, until: the range; its first and last bucket are whole. An until of now() reaches to the clock.
-step: length of a bucket, bins from 1970-01-01 00:00 UTC; whole days, minutes that divide a day, or from a second on what divides a minute (from live only, the last minutes). Null: the shortest of 1, 5 and 15 minutes, 1 and 6 hours, 1, 7 and 30 days that makes at most 300 buckets and is still kept.
-labels: what the series'' labels contain. tenant: null for all that the caller sees.
-aggregate: increase (what a counter grew by, observations of a histogram), rate (increase / seconds of the bucket, for the newest those until the last flush), avg (sum / count), min, max, last (each series'' last value, added up), count (samples), p0 to p100 (quantile of the merged histograms); all but increase, rate and count in the metric''s unit. Null: increase of a counter, last of a gauge, p95 of a histogram.
+step: length of a bucket, bins from 1970-01-01 00:00 UTC; whole days, minutes that divide a day, or from a second on what divides a minute (from live only, the last minutes; a bucket gets the part of a row''s increase and count that its part of the row''s seconds is). Null: the shortest of 1, 5 and 15 minutes, 1 and 6 hours, 1, 7 and 30 days that makes at most 300 buckets and is still kept.
+labels: what the series'' labels contain; an empty value: the series without that label. tenant: null for all that the caller sees.
+aggregate: increase (what a counter grew by, observations of a histogram), rate (increase / seconds of the bucket, for the newest those until the last flush), avg (sum / count, within min and max), min, max, last (each series'' last value, added up), count (samples), p0 to p100 (quantile of the merged histograms); all but increase, rate and count in the metric''s unit. Null: increase of a counter, last of a gauge, p95 of a histogram.
 group_by: null for one series over all, else one for each combination of these labels'' values; a label that a series does not have is left out.
 Errors: 22004 a null, 22008 an infinite time, 22023 since after until, a step that does not fit or makes more than 11,000 buckets, labels that are none, an aggregate that does not exist or that the metric''s kind does not have; 55000 where there are no tables. A metric that does not exist has no rows.';

@@ -53,7 +53,7 @@ typedef struct MhmFlush
 {
 	uint64		tick;
 	TimestampTz at;
-	double		seconds;		/* that its changes took to come */
+	double		seconds;		/* before at, in which its changes came */
 	MhmChange  *changes;
 	uint32		changes_count;
 } MhmFlush;
@@ -96,6 +96,7 @@ extern void mhm_store_read_state(uint64 region_id, MhmStoredState *state);
 extern void mhm_store_lock(void);
 extern void mhm_store_mend(void);
 extern void mhm_store_write_state(const MhmFlush *flush);
+extern bool mhm_store_is_closed(TimestampTz minute_end);
 extern void mhm_store_write_live(const MhmFlush *flush);
 extern void mhm_store_call(const char *query, TimestampTz now);
 extern void mhm_store_read_quotas(void);

@@ -334,6 +334,25 @@ mhm_store_mend(void)
 	execute_plan(&plan_mend, "select meshhook_metrics.mend_state()", 0, NULL, NULL, NULL);
 }
 
+/*
+ * Is the minute that ends then in rollup_1m?  Names flush_state first, since the
+ * migrations lock that before rollup_state.
+ */
+bool
+mhm_store_is_closed(TimestampTz minute_end)
+{
+	static const char query[] =
+		"select "
+		"from meshhook_metrics.flush_state f "
+		"right join meshhook_metrics.rollup_state s on false "
+		"where s.target = '1m' and s.complete_until::timestamptz >= $1";
+	Oid			types[] = {TIMESTAMPTZOID};
+	Datum		values[] = {TimestampTzGetDatum(minute_end)};
+
+	mhm_store_check(SPI_execute_with_args(query, 1, types, values, NULL, true, 1), query);
+	return SPI_processed > 0;
+}
+
 /* Which flush this is: committed with everything else of it, or not at all */
 void
 mhm_store_write_state(const MhmFlush *flush)

@@ -102,7 +102,9 @@ mhm_histogram_avg(PG_FUNCTION_ARGS)
 
 	if (count == 0)
 		PG_RETURN_NULL();
-	PG_RETURN_FLOAT8(reader.summary.sum / (double) count);
+	/* A sum that was rounded must not leave the extremes of what it is the sum of */
+	PG_RETURN_FLOAT8(Max(reader.summary.min,
+						 Min(reader.summary.max, reader.summary.sum / (double) count)));
 }
 
 Datum

@@ -126,35 +126,45 @@ check_key(const char *key, uint32 length, const char *metric)
 	return true;
 }
 
-/* A label's value as text; false after a warning */
-static bool
-value_as_text(const JsonbValue *json, const char *key, uint32 key_length,
-			  const char *metric, const char **value, uint32 *length)
+/* A label's value as text; false where it is none that a label can have */
+bool
+mhm_label_text(const JsonbValue *json, const char **value, uint32 *length)
 {
 	switch (json->type)
 	{
 		case jbvString:
 			*value = json->val.string.val;
 			*length = json->val.string.len;
-			break;
+			return true;
 		case jbvNumeric:
 			*value = DatumGetCString(DirectFunctionCall1(numeric_out,
 														 NumericGetDatum(json->val.numeric)));
 			*length = strlen(*value);
-			break;
+			return true;
 		case jbvBool:
 			*value = json->val.boolean ? "true" : "false";
 			*length = strlen(*value);
-			break;
+			return true;
 		default:
-			ereport(mhm_mistake_level(),
-					errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					errmsg("label \"%s\" of metric \"%s\" has no plain value",
-						   excerpt(key, key_length), metric),
-					errdetail("Its value is %s.",
-							  json->type == jbvNull ? "null" : "an object or an array"),
-					errhint("Give a string, a number or a boolean, or leave the label out."));
 			return false;
+	}
+}
+
+/* The same for a label that is to be recorded; false after a warning */
+static bool
+value_as_text(const JsonbValue *json, const char *key, uint32 key_length,
+			  const char *metric, const char **value, uint32 *length)
+{
+	if (!mhm_label_text(json, value, length))
+	{
+		ereport(mhm_mistake_level(),
+				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("label \"%s\" of metric \"%s\" has no plain value",
+					   excerpt(key, key_length), metric),
+				errdetail("Its value is %s.",
+						  json->type == jbvNull ? "null" : "an object or an array"),
+				errhint("Give a string, a number or a boolean, or leave the label out."));
+		return false;
 	}
 
 	/* The region serves databases of every encoding */

@@ -41,6 +41,7 @@ mhm_label_next(const char *at, MhmLabel *label)
 	return label->value + label->value_length;
 }
 
+extern bool mhm_label_text(const JsonbValue *json, const char **value, uint32 *length);
 extern bool mhm_labels_encode(JsonbContainer *labels, const char *metric,
 							  char *encoded, uint32 *length);
 extern bool mhm_labels_well_formed(const char *encoded, uint32 length);

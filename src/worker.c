@@ -100,6 +100,7 @@ static uint64 answered;			/* the request that this flush is the answer to */
 
 static TimestampTz interval_began_at;	/* when changes were last collected */
 static instr_time interval_began;
+static double dated_back;		/* how much earlier its flush says it was, in seconds */
 static TimestampTz minute_closed;	/* the minute that is open since */
 static TimestampTz rolled_up_at;
 static TimestampTz maintained_at;
@@ -190,14 +191,15 @@ learn_state(void)
 }
 
 /*
- * How long the changes took to come.  By the monotonic clock; in the first
- * flush of a process, by what the last one wrote.
+ * How long it has been since the last flush, or since the moment that it was
+ * stored with.  By the monotonic clock; in the first flush of a process, by what
+ * the last one wrote.
  */
 static double
 seconds_of_interval(TimestampTz now)
 {
 	if (!INSTR_TIME_IS_ZERO(interval_began))
-		return mhm_milliseconds_since(interval_began) / 1000.0;
+		return mhm_milliseconds_since(interval_began) / 1000.0 + dated_back;
 	if (interval_began_at != 0 && now > interval_began_at)
 		return (double) (now - interval_began_at) / USECS_PER_SEC;
 	return mhm_flush_interval / 1000.0;
@@ -205,14 +207,16 @@ seconds_of_interval(TimestampTz now)
 
 /*
  * The moment up to which changes are counted.  The flush that ends a minute
- * comes a moment after it has ended; what it brings is that minute's.
+ * comes a moment after it has ended; what it brings is that minute's, unless that
+ * was closed while flushes failed: readers find what is earlier than complete_until
+ * in rollup_1m alone.
  */
 static TimestampTz
 end_of_interval(TimestampTz now, double seconds)
 {
 	TimestampTz boundary = start_of_minute(now);
 
-	if ((double) (now - boundary) / USECS_PER_SEC <= seconds / 2)
+	if ((double) (now - boundary) / USECS_PER_SEC <= seconds / 2 && !mhm_store_is_closed(boundary))
 		return boundary - 1;
 	return now;
 }
@@ -277,6 +281,7 @@ flush_changes(void)
 	now = GetCurrentTimestamp();
 	flush.seconds = seconds_of_interval(now);
 	flush.at = end_of_interval(now, flush.seconds);
+	flush.seconds -= (double) (now - flush.at) / USECS_PER_SEC;
 	flush.tick = next_tick;
 	levels_known = mhm_levels_settle();
 	/* From here on something is taken: an error is settled by the next tick */
@@ -319,6 +324,7 @@ flush_changes(void)
 	more_to_flush = !complete;
 	if (!complete)
 		return;
+	dated_back = (double) (now - flush.at) / USECS_PER_SEC;
 	interval_began_at = now;
 	interval_began = began;
 	answered = request;

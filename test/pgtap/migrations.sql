@@ -179,7 +179,7 @@ drop trigger check_alert_rule on meshhook_metrics.alert_rules;
 alter table meshhook_metrics.alert_rules disable trigger count_alert_rules;
 drop function meshhook_metrics.check_alert_receiver() cascade;
 alter function meshhook_metrics.count_alert_rules() security invoker;
-create or replace function meshhook_metrics.check_alert_annotations(annotations jsonb) returns void language plpgsql immutable as $$begin end$$;
+create or replace function meshhook_metrics.check_alert_annotations() returns trigger language plpgsql as $$begin return new; end$$;
 drop function meshhook_metrics.tenant_ids() cascade;
 revoke select on meshhook_metrics.rollup_1m from authenticated;
 revoke insert (name), delete on meshhook_metrics.alert_rules from authenticated;

@@ -54,12 +54,11 @@ do $$begin
 	perform pg_temp.complete('5m', '2026-03-05 10:25');
 	perform pg_temp.complete('1m', '2026-03-05 10:32');
 end$$;
-select pg_temp.live(:ok, '2026-03-05 10:31:59.999999', 5, 1, 0.1) as rolled_up \gset
-update meshhook_metrics.rollup_state set live_id = :rolled_up where target = '1m';
+do $$begin perform pg_temp.live(id, '2026-03-05 10:31:59.999999', 5, 1, 0.1) from meshhook_metrics.series where labels @> '{"status": "ok"}'; end$$;
 do $$begin
-	perform pg_temp.live(s.id, '2026-03-05 10:32:05', 5, 1, 0.25) from meshhook_metrics.series s;
-	perform pg_temp.live(s.id, '2026-03-05 10:32:10', 5, 1, 0.25) from meshhook_metrics.series s where s.labels @> '{"status": "ok"}';
-	insert into meshhook_metrics.flush_state values (1, 1, '2026-03-05 10:32:10');
+	perform pg_temp.live(s.id, '2026-03-05 10:32:04.999999', 5, 1, 0.25) from meshhook_metrics.series s;
+	perform pg_temp.live(s.id, '2026-03-05 10:32:09.999999', 5, 1, 0.25) from meshhook_metrics.series s where s.labels @> '{"status": "ok"}';
+	insert into meshhook_metrics.flush_state values (1, 1, '2026-03-05 10:32:09.999999');
 end$$;
 select results_eq(
 	$$ select bucket, value from meshhook_metrics.query_range('runs_total', '2026-03-03 12:00', '2026-03-05 12:00', '1 day', '{"status": "ok"}') $$,
@@ -80,7 +79,7 @@ select results_eq(
 select results_eq(
 	$$ select bucket, value from meshhook_metrics.query_range('runs_total', '2026-03-05 10:31:30', '2026-03-05 12:00', '5 seconds') $$,
 	$$ values ('2026-03-05 10:31:55'::timestamptz, 0.1::float8), ('2026-03-05 10:32:00', 0.5), ('2026-03-05 10:32:05', 0.25) $$,
-	'seconds: a flush counts in the middle of its time');
+	'seconds: what a flush brought is of the time before it');
 select results_eq(
 	$$ select bucket, value from meshhook_metrics.query_range('runs_total', '2026-03-05 10:00', '2026-03-05 10:25', '5 minutes', '{"status": "ok"}') $$,
 	$$ select b, 100::float8 from generate_series('2026-03-05 10:00'::timestamptz, '2026-03-05 10:20', '5 minutes') b $$,
@@ -95,7 +94,7 @@ select results_eq(
 	$$ select bucket, value from meshhook_metrics.query_range('runs_total', '2026-03-05 10:31', '2026-03-05 12:00', '1 minute', aggregate => 'rate') $$,
 	$$ values ('2026-03-05 10:31'::timestamptz, 2::float8 / 60), ('2026-03-05 10:32', 0.75::float8 / 10) $$,
 	'until the last flush');
-update meshhook_metrics.flush_state set at = '2026-03-05 10:32:50';
+update meshhook_metrics.flush_state set at = '2026-03-05 10:32:49.999999';
 select is((select value from meshhook_metrics.query_range('runs_total', '2026-03-05 10:32', '2026-03-05 12:00', '1 minute', aggregate => 'rate')),
 	0.75::float8 / 50, 'also one that brought nothing of it');
 delete from meshhook_metrics.flush_state;
@@ -108,6 +107,91 @@ select results_eq(
 	'a bucket that is over has its whole length');
 select is((select value from meshhook_metrics.query_range('runs_total', '2026-03-04', '2026-03-05', '1 day', aggregate => 'rate')),
 	480000::float8 / 86400, 'a day is 86400 seconds');
+
+-- What is steady is steady at any step: ten a second, flushed every 15 seconds. What
+-- came is divided by the time that it took, whatever is asked for.
+savepoint steady;
+delete from meshhook_metrics.flush_state;
+do $$
+declare
+	steady bigint := pg_temp.series('steady_total', 'counter');
+	latency bigint := pg_temp.series('steady_seconds', 'histogram');
+begin
+	perform pg_temp.live(steady, '2026-03-05 10:40'::timestamptz + n * interval '15 seconds' - interval '1 microsecond', 15, 15, 150)
+	from generate_series(1, 8) n;
+	insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum, min, max)
+	select 'aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa', '2026-03-05 10:40'::timestamptz + n * interval '15 seconds' - interval '1 microsecond', 15,
+		array[latency], array[150], array[75], array[n], array[n]
+	from generate_series(1, 8) n;
+end$$;
+create function pg_temp.steady(metric text, step interval, aggregate text) returns table (bucket timestamptz, value float8)
+language sql as $$
+	select q.bucket, q.value
+	from meshhook_metrics.query_range(metric, '2026-03-05 10:39', '2026-03-05 10:45', step, aggregate => aggregate) q
+$$;
+select results_eq(format($$ select * from pg_temp.steady(%L, %L, 'rate') $$, metric, step),
+	format($$ select b, 10::float8 from generate_series('2026-03-05 10:40'::timestamptz, '2026-03-05 10:41:59', %L) b $$, step),
+	format('ten of %s a second, at steps of %s', metric, step))
+from unnest('{steady_total,steady_seconds}'::text[]) metric, unnest('{1 s,2 s,3 s,4 s,5 s,6 s,10 s,12 s,15 s,20 s,30 s,1 min}'::interval[]) step;
+select is((select sum(value) from pg_temp.steady('steady_total', step, 'increase')), 1200::float8, format('1200 in all, at steps of %s', step))
+from unnest('{1 s,4 s,10 s,20 s,1 min,1 day}'::interval[]) step;
+select is((select array_agg(distinct value) from pg_temp.steady('steady_total', '10 s', 'increase')), '{100}'::float8[], 'a hundred in ten seconds');
+select is((select array_agg(distinct value) from pg_temp.steady('steady_total', '10 s', 'count')), '{10}'::float8[], 'by ten calls');
+select results_eq($$ select to_char(bucket, 'MI:SS'), value from pg_temp.steady('steady_seconds', '10 s', 'max') limit 4 $$,
+	$$ values ('40:00', 1::float8), ('40:10', 2), ('40:20', 2), ('40:30', 3) $$, 'the greatest is of all that has to do with these seconds');
+rollback to steady;
+
+-- A flush that brought the samples of longer than its minute has them all in that; one
+-- that says nothing sensible of its time, too
+savepoint long;
+do $$
+declare
+	outage bigint := pg_temp.series('outage_total', 'counter');
+begin
+	perform pg_temp.live(outage, '2026-03-05 10:50:09.999999', 600, 1, 6000);
+	perform pg_temp.live(outage, '2026-03-05 10:51:09.999999', seconds, 1, 100)
+	from unnest('{-1,NaN,Infinity,-Infinity,1e300,-1e300}'::float8[]) seconds;
+	perform pg_temp.live(outage, '2026-03-05 10:52:09.999999', 0, 1, 7);
+end$$;
+select results_eq($$ select bucket, value from meshhook_metrics.query_range('outage_total', '2026-03-05 10:40', '2026-03-05 11:00', '5 seconds') $$,
+	$$ values ('2026-03-05 10:50:00'::timestamptz, 3000::float8), ('2026-03-05 10:50:05', 3000),
+		('2026-03-05 10:51:00', 300), ('2026-03-05 10:51:05', 300), ('2026-03-05 10:52:05', 7) $$,
+	'all of it is in the minute in which it was flushed');
+rollback to long;
+
+-- An average that rounding would take out of its own extremes
+savepoint rounded;
+do $$
+declare
+	level bigint := pg_temp.series('rounded', 'gauge');
+begin
+	perform pg_temp.row('1m', level, '2026-03-05 10:30', 3, 0.1::float8 + 0.1::float8 + 0.1::float8, 0.1, 0.1, 0.1);
+	perform pg_temp.row('1m', level, '2026-03-05 10:31', 10, 0.7 * 10 - 1e-15, 0.7, 0.7, 0.7);
+	perform pg_temp.row('1m', level, '2026-03-05 10:29', 0, 0, 5, 5, 5);
+end$$;
+select results_eq($$ select value from meshhook_metrics.query_range('rounded', '2026-03-05 10:29', '2026-03-05 10:32', '1 minute', aggregate => 'avg') $$,
+	$$ values (0.1::float8), (0.7) $$, 'an average is within its extremes, and of samples');
+select is(meshhook_metrics.histogram_avg(meshhook_metrics.histogram_of(v)), 0.1::float8, 'also that of a histogram') from unnest('{0.1,0.1,0.1}'::float8[]) v;
+rollback to rounded;
+
+-- Labels are asked for as they were recorded: an empty value is no label
+savepoint labelled;
+do $$begin
+	perform pg_temp.row('1m', pg_temp.series('seen_total', 'counter', labels), '2026-03-05 10:30', 1, value)
+	from (values (jsonb '{"src": "x"}', 1), ('{"src": "x", "status": "ok"}', 10), ('{"status": "1"}', 100), ('{"status": "true"}', 1000), ('{}', 10000)) s (labels, value);
+end$$;
+select is((select value from meshhook_metrics.query_range('seen_total', '2026-03-05 10:30', '2026-03-05 10:31', '1 minute', labels)), expected::float8,
+	format('asked for %s', labels))
+from (values
+	(jsonb '{"status": "", "src": "x"}', 1), ('{"status": ""}', 10001), ('{"src": "x", "none": ""}', 11), ('{"src": "", "status": ""}', 10000), ('{"": ""}', 11111),
+	('{"status": 1}', 100), ('{"status": true}', 1000), ('{"status": 1.0}', null), ('{"status": "ok", "src": ""}', null), ('{}', 11111)) l (labels, expected);
+select is(meshhook_metrics.query_range_matches(labels, wanted), expected, format('%s has %s', labels, wanted))
+from (values
+	(jsonb '{"a": "1"}', jsonb '{"a": "1"}', true), ('{"a": "1"}', '{"a": 1}', true), ('{"a": 1}', '{"a": "1"}', true), ('{"a": "1"}', '{"a": "10"}', false), ('{"a": "10"}', '{"a": "1"}', false),
+	('{"a": ""}', '{"a": ""}', true), ('{"a": ""}', '{}', true), ('{}', '{"a": ""}', true), ('{"a": "1", "b": "2"}', '{"b": "2"}', true), ('{"b": "2"}', '{"a": "1", "b": "2"}', false),
+	('{"a": ["1"]}', '{"a": "1"}', false), ('{"a": "1"}', '{"a": ["1"]}', false), ('{"a": "1"}', '{"a": null}', false), ('{"a": null}', '{"a": ""}', false),
+	('{"a": {"b": "1"}}', '{"b": "1"}', false), ('[]', '{}', false), ('["a"]', '{"a": ""}', false), ('{}', '[]', false), ('"a"', '"a"', false), ('{}', '{}', true)) m (labels, wanted, expected);
+rollback to labelled;
 
 -- Groups
 select results_eq(
@@ -159,6 +243,7 @@ from answers
 where zone = 'UTC';
 -- the last minutes of days on which New York's clocks are put forward, and back
 do $$begin
+	perform pg_temp.complete('1m', '2026-11-03');
 	perform pg_temp.row('1m', pg_temp.series('late_total', 'counter', jsonb_build_object('at', at)), at, 1, 1)
 	from unnest('{2026-03-08 00:00, 2026-03-08 23:59, 2026-03-09 00:00, 2026-11-01 00:00, 2026-11-01 23:59, 2026-11-02 00:00}'::timestamptz[]) at;
 end$$;
@@ -174,6 +259,7 @@ select results_eq(
 set local datestyle = 'ISO, MDY';
 set local intervalstyle = 'postgres';
 set local timezone = 'UTC';
+do $$begin perform pg_temp.complete('1m', '2026-03-05 10:32'); end$$;
 
 -- Gauges: each series' last value, added up; nothing is carried on
 select pg_temp.series('depth', 'gauge', '{"queue": "a"}') as a \gset
@@ -289,7 +375,7 @@ declare
 	lines text;
 begin
 	for line in execute 'explain (costs off) ' || meshhook_metrics.query_range_source('{sum}', '5 minutes', edges)
-		using array['aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa']::uuid[], array[1, 2, 3]::bigint[], interval '5 minutes', edges, edges[1], 0::bigint, 'epoch'::timestamptz
+		using array['aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa']::uuid[], array[1, 2, 3]::bigint[], interval '5 minutes', edges, 'epoch'::timestamptz
 	loop
 		lines := concat_ws(E'\n', lines, line);
 	end loop;
@@ -298,11 +384,11 @@ end
 $$;
 set local enable_seqscan = off;
 set local enable_bitmapscan = off;
-select matches(pg_temp.plan('{2031-03-11,2031-03-11,2031-03-11,2031-03-12,2031-03-12}'),
+select matches(pg_temp.plan('{2031-03-11,2031-03-11,2031-03-11,2031-03-12,2031-03-12,2031-03-12}'),
 	'Index Scan using rollup_5m_20310310_pkey.*Index Cond: \(\(tenant_id = ANY ', 'by tenant, series and time');
-select doesnt_match(pg_temp.plan('{2031-03-11,2031-03-11,2031-03-11,2031-03-12,2031-03-12}'),
+select doesnt_match(pg_temp.plan('{2031-03-11,2031-03-11,2031-03-11,2031-03-12,2031-03-12,2031-03-12}'),
 	'rollup_5m_20310303|rollup_5m_any|rollup_1', 'and nothing else');
-select matches(pg_temp.plan('{2031-03-09,2031-03-09,2031-03-09,2031-03-12,2031-03-12}'),
+select matches(pg_temp.plan('{2031-03-09,2031-03-09,2031-03-09,2031-03-12,2031-03-12,2031-03-12}'),
 	'rollup_5m_20310303(.|\n)*rollup_5m_20310310', 'in both weeks, where it is in both');
 
 -- The labels that are grouped by: whatever they are, and however they are named
@@ -330,8 +416,8 @@ select is(meshhook_metrics.query_range_labels('["a"]', '{a}'), '{}', 'what is no
 select is(meshhook_metrics.query_range_labels('{"a": "1"}', null), null, 'no keys are no grouping');
 
 -- The newest bucket is not longer than until now, though a clock that was set back since has left times ahead
-select pg_temp.series('ticks_total', 'counter') as ticks \gset
-select pg_temp.live(:ticks, now(), 5, 1, 86400);
+do $$begin perform pg_temp.series('ticks_total', 'counter'); end$$;
+do $$begin perform pg_temp.row('1m', s.id, date_trunc('minute', now()), 1, 86400) from meshhook_metrics.series s where s.metric = 'ticks_total'; end$$;
 select pg_temp.complete('1m', date_trunc('minute', now()) + interval '12 days');
 insert into meshhook_metrics.flush_state values (2, 1, now() + interval '12 days');
 create temp table rates as

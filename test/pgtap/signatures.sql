@@ -20,13 +20,17 @@ insert into expected values
 	('prometheus', 'tenant uuid DEFAULT NULL::uuid', 'text', 'volatile', 'restricted', false),
 	('flush', 'timeout interval DEFAULT ''00:00:10''::interval', 'bigint', 'volatile', 'unsafe', false),
 	('query_range', 'metric text, since timestamp with time zone, until timestamp with time zone DEFAULT now(), step interval DEFAULT NULL::interval, labels jsonb DEFAULT ''{}''::jsonb, aggregate text DEFAULT NULL::text, group_by text[] DEFAULT NULL::text[], tenant uuid DEFAULT NULL::uuid', 'TABLE(bucket timestamp with time zone, labels jsonb, value double precision)', 'stable', 'restricted', false),
-	('query_range_step', 'since timestamp with time zone, until timestamp with time zone, step interval, retained_1m timestamp with time zone, retained_5m timestamp with time zone, retained_1h timestamp with time zone', 'interval', 'stable', 'safe', false),
-	('query_range_filter', 'labels jsonb', 'jsonb', 'immutable', 'safe', false),
-	('query_range_labels', 'labels jsonb, keys text[]', 'jsonb', 'immutable', 'safe', true),
-	('query_range_aggregate', 'INOUT aggregate text, kind text, metric text, OUT quantile double precision', 'record', 'immutable', 'safe', false),
-	('query_range_applies', 'aggregate text, kind text', 'boolean', 'immutable', 'safe', false),
-	('query_range_source', 'columns text[], step interval, edges timestamp with time zone[]', 'text', 'immutable', 'safe', false),
-	('query_range_rows', 'wanted text, since timestamp with time zone, until timestamp with time zone, step interval, filter jsonb, aggregate text, keys text[], tenant uuid', 'TABLE(bucket timestamp with time zone, labels jsonb, value double precision)', 'stable', 'restricted', false),
+	('query_range_step', 'timestamp with time zone, timestamp with time zone, interval, timestamp with time zone, timestamp with time zone, timestamp with time zone', 'interval', 'stable', 'safe', false),
+	('query_range_filter', 'text, jsonb', 'jsonb', 'immutable', 'safe', false),
+	('query_range_matches', 'jsonb, jsonb', 'boolean', 'immutable', 'safe', true),
+	('query_range_labels', 'jsonb, text[]', 'jsonb', 'immutable', 'safe', true),
+	('query_range_aggregate', 'text, text, text', 'text', 'immutable', 'safe', false),
+	('query_range_applies', 'text, text', 'boolean', 'immutable', 'safe', false),
+	('query_range_check', 'text, timestamp with time zone, timestamp with time zone, text[]', 'void', 'stable', 'safe', false),
+	('query_range_edges', 'interval, timestamp with time zone, timestamp with time zone, timestamp with time zone[]', 'timestamp with time zone[]', 'immutable', 'safe', false),
+	('query_range_source', 'text[], interval, timestamp with time zone[]', 'text', 'immutable', 'safe', false),
+	('query_range_statement', 'text, text, boolean, interval, timestamp with time zone[]', 'text', 'immutable', 'safe', false),
+	('query_range_rows', 'text, timestamp with time zone, timestamp with time zone, interval, jsonb, text, text[], uuid', 'SETOF record', 'stable', 'restricted', false),
 	('rollup', 'target text DEFAULT NULL::text', 'bigint', 'volatile', 'unsafe', false),
 	('maintain', '', 'void', 'volatile', 'unsafe', false),
 	('schedule', '', 'void', 'volatile', 'unsafe', false),
@@ -114,7 +118,7 @@ select set_eq('select name from actual', $$
 		('assign_alert_rule_columns'), ('rule'), ('series') $$, 'the migrations add these');
 select is(a.arguments || ' ' || a.result || ' ' || a.volatility, e.signature, e.name || '(), of the migrations')
 from (values ('tenant_ids', ' SETOF uuid stable'), ('labels_digest', 'labels jsonb bytea immutable'), ('check_settings', ' trigger volatile'),
-	('check_alert_rule', ' trigger volatile'), ('check_alert_annotations', 'annotations jsonb void immutable'), ('check_alert_receiver', ' trigger volatile'),
+	('check_alert_rule', ' trigger volatile'), ('check_alert_annotations', ' trigger volatile'), ('check_alert_receiver', ' trigger volatile'),
 	('count_alert_rules', ' trigger volatile'), ('assign_alert_rule_columns', ' trigger volatile')) e (name, signature)
 left join actual a using (name);
 select bag_eq($$ select name, arguments, result, volatility, parallel, strict from actual where name in ('rule', 'series') $$, $$

@@ -126,23 +126,25 @@ select is((select string_agg(format('%s %s %s', g.grantee, g.relname, g.privileg
 			from tables t
 			join pg_attribute c on c.attrelid = t.oid
 			cross join aclexplode(c.attacl) a
-			where t.relname <> 'flush_state' and a.grantee <> 'anon'::regrole
+			where t.relname not in ('flush_state', 'rollup_state') and a.grantee <> 'anon'::regrole
 			group by a.grantee, t.relname) g),
 	'service_role alert_notifications UPDATE 5', 'on columns: those of a notification that tell whether it arrived');
 select is((select string_agg(relname, ' ' order by relname) from tables where not relispartition and has_table_privilege('authenticated', oid, 'select')),
-	'alert_events alert_rules alerts live metrics rollup_1d rollup_1h rollup_1m rollup_5m rollup_state series', 'tenants read these');
+	'alert_events alert_rules alerts live metrics rollup_1d rollup_1h rollup_1m rollup_5m series', 'tenants read these');
 select is((select string_agg(relname, ' ' order by relname) from tables where not relispartition and has_table_privilege('service_role', oid, 'select')),
 	'alert_events alert_notifications alert_receivers alert_rules alert_state alert_suspensions alerts flush_state live metrics rollup_1d rollup_1h rollup_1m rollup_5m rollup_state series settings', 'the service role reads all');
 select is((select string_agg(attname, ' ') from pg_attribute where attrelid = 'meshhook_metrics.flush_state'::regclass and attnum > 0
 		and has_column_privilege('authenticated', attrelid, attnum, 'select')), 'at', 'of the flushes tenants know the time');
+select is((select string_agg(attname, ' ' order by attnum) from pg_attribute where attrelid = 'meshhook_metrics.rollup_state'::regclass and attnum > 0
+		and has_column_privilege('authenticated', attrelid, attnum, 'select')), 'target complete_until retained_from', 'of the rollups how far they are, and not how much came');
 select is_empty($$ select oid::regclass from pg_class
 	where relnamespace = 'meshhook_metrics'::regnamespace and relkind = 'S'
 		and (has_sequence_privilege('authenticated', oid, 'usage, select, update') or has_sequence_privilege('service_role', oid, 'usage, select, update')) $$,
 	'sequences are closed');
 select is((select string_agg(distinct regexp_replace(proname, '^(histogram|query_range).*', '\1'), ' ') from own_functions where has_function_privilege('authenticated', oid, 'execute')),
-	'check_alert_annotations histogram query_range rule series tenant_ids', 'tenants may call these');
+	'histogram query_range rule series tenant_ids', 'tenants may call these');
 select is((select string_agg(distinct regexp_replace(proname, '^(histogram|query_range).*', '\1'), ' ') from own_functions where has_function_privilege('service_role', oid, 'execute')),
-	'check_alert_annotations claim_notifications describe finish_notification flush gauge_add gauge_set histogram inc observe observe_since prometheus query_range record rule series snapshot status tenant_ids', 'the service role these');
+	'claim_notifications describe finish_notification flush gauge_add gauge_set histogram inc observe observe_since prometheus query_range record rule series snapshot status tenant_ids', 'the service role these');
 select is_empty($$ select name from own_functions where has_function_privilege('anon', oid, 'execute') $$, 'anon none');
 select is((select string_agg(format('%s(%s)', t.relname, a.attname), ' ' order by t.relname)
 		from tables t

@@ -39,7 +39,7 @@ where s.relkind <> 'S'
 	and has_table_privilege(role, s.oid, p.privilege)
 	and not (p.privilege = 'SELECT' and s.object !~ 'leaf'
 		and (role = 'service_role'
-			or role = 'authenticated' and s.name not in ('settings', 'flush_state', 'alert_state', 'alert_suspensions', 'alert_receivers', 'alert_notifications')))
+			or role = 'authenticated' and s.name not in ('settings', 'flush_state', 'rollup_state', 'alert_state', 'alert_suspensions', 'alert_receivers', 'alert_notifications')))
 	and not (p.privilege in ('INSERT', 'UPDATE', 'DELETE') and s.name = 'alert_rules' and role in ('authenticated', 'service_role'))
 	and not (p.privilege in ('INSERT', 'UPDATE', 'DELETE') and s.name = 'alert_receivers' and role = 'service_role')
 union all
@@ -54,6 +54,7 @@ where s.relkind <> 'S'
 	and not has_table_privilege(role, s.oid, p.privilege)
 	and not (role = 'anon' and s.name in ('live', 'alert_events') and a.attname = 'id' and p.privilege = 'SELECT')
 	and not (role = 'authenticated' and s.name = 'flush_state' and a.attname = 'at' and p.privilege = 'SELECT')
+	and not (role = 'authenticated' and s.name = 'rollup_state' and a.attname in ('target', 'complete_until', 'retained_from') and p.privilege = 'SELECT')
 	and not (role = 'service_role' and s.name = 'alert_notifications' and p.privilege = 'UPDATE'
 		and a.attname in ('attempts', 'next_attempt_at', 'last_error', 'delivered_at', 'dead_at'))
 union all
@@ -66,7 +67,7 @@ select role, p.proname, 'EXECUTE'
 from pg_proc p, unnest(array['anon', 'authenticated', 'service_role', 'tenancy_stranger']) role
 where p.pronamespace = to_regnamespace('meshhook_metrics')
 	and has_function_privilege(role, p.oid, 'EXECUTE')
-	and not (role in ('authenticated', 'service_role') and p.proname ~ '^(histogram|query_range|(tenant_ids|check_alert_annotations|rule|series)$)'
+	and not (role in ('authenticated', 'service_role') and p.proname ~ '^(histogram|query_range|(tenant_ids|rule|series)$)'
 		or role = 'service_role' and p.proname ~ '^(inc|gauge_set|gauge_add|observe|observe_since|record|describe|snapshot|status|prometheus|flush|claim_notifications|finish_notification)$')
 union all
 select role, 'schema', p.privilege

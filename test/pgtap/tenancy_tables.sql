@@ -12,7 +12,7 @@ insert into decided values
 	('rollup_5m', 'SELECT', 'SELECT'),
 	('rollup_1h', 'SELECT', 'SELECT'),
 	('rollup_1d', 'SELECT', 'SELECT'),
-	('rollup_state', 'SELECT', 'SELECT'),
+	('rollup_state', 'SELECT(complete_until),SELECT(retained_from),SELECT(target)', 'SELECT'),
 	('flush_state', 'SELECT(at)', 'SELECT'),
 	('metrics', 'SELECT', 'SELECT'),
 	('settings', '', 'SELECT'),
@@ -86,9 +86,11 @@ select is_empty(
 	'PUBLIC has no right on anything, and nobody but the owner can grant');
 select is_empty(
 	$$ select s.name, a.attname from storage s join pg_attribute a on a.attrelid = s.oid
-		where a.attacl is not null and (s.name, a.attname) not in (('flush_state', 'at'), ('live', 'id'), ('alert_events', 'id'))
+		where a.attacl is not null
+			and (s.name, a.attname) not in (values ('flush_state', 'at'), ('rollup_state', 'target'), ('rollup_state', 'complete_until'), ('rollup_state', 'retained_from'),
+				('live', 'id'), ('alert_events', 'id'))
 			and (s.name, a.attname) not in (select object, attname from written) $$,
-	'no column has rights of its own, but flush_state.at, keys that are streamed, and what is written of notifications');
+	'no column has rights of its own, but how far rollups and flushes are, keys that are streamed, and what is written of notifications');
 select is_empty($$ select name, relowner::regrole from storage join pg_class using (oid) where relowner <> 'tenancy_owner'::regrole $$,
 	'all of it belongs to the role that applied the migrations');
 select is_empty($$ select name from storage join pg_class using (oid) where storage.relkind <> 'S' and not relrowsecurity $$,
@@ -179,8 +181,11 @@ from unnest(array['authenticated', 'service_role']) role,
 		$$ update meshhook_metrics.metrics set help = 'y' returning 1 $$, $$ delete from meshhook_metrics.metrics returning 1 $$]) statement;
 
 -- How far it is, tenants may know, and nothing of who brought it there
-select is(pg_temp.ask_as_a('select target, live_id > 0 from meshhook_metrics.rollup_state order by target'),
-	E'(1d,f)\n(1h,f)\n(1m,t)\n(5m,f)', 'tenants see how far the rollups are');
+select is(pg_temp.ask_as_a('select target, complete_until is not null and retained_from is not null from meshhook_metrics.rollup_state order by target'),
+	E'(1d,t)\n(1h,t)\n(1m,t)\n(5m,t)', 'tenants see how far the rollups are');
+select is(pg_temp.ask_as_a(format('select %s from meshhook_metrics.rollup_state', c)), '42501: permission denied for table rollup_state',
+	'but not its ' || c)
+from unnest(array['live_id', '*', 'ctid', 'xmin', 'rollup_state']) c;
 select is(pg_temp.ask_as_a('select at > now() - interval ''1 hour'' from meshhook_metrics.flush_state'), '(t)', 'and when the last flush was');
 select is(pg_temp.ask_as_a(format('select %s from meshhook_metrics.flush_state', c)), '42501: permission denied for table flush_state',
 	'but not its ' || c)

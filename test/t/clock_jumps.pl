@@ -163,6 +163,10 @@ group by series.metric
 order by series.metric
 SQL
 }
+is($node->safe_psql('postgres', <<'SQL'), $calls * ($calls + 1) / 2, 'and whatever the clock was, all that is closed shows');
+select sum(value)
+from meshhook_metrics.query_range('work_total', now() - interval '1000 days', now() + interval '1000 days', '1 day')
+SQL
 # PostgreSQL's timeouts go by the clock that was set: a flush that was under way then may
 # have ended by its own, and been repeated
 my ($errors, $last_error, $pid) = split /\|/, $node->safe_psql('postgres', 'select flush_errors, last_error, worker_pid from meshhook_metrics.status()');
