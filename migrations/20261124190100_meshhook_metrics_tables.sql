@@ -45,6 +45,9 @@ on meshhook_metrics.series (tenant_id, metric, meshhook_metrics.labels_digest(la
 create index if not exists series_metric
 on meshhook_metrics.series (metric, tenant_id);
 
+alter table meshhook_metrics.series
+add column if not exists last_day date not null default (pg_catalog.now() at time zone 'UTC')::pg_catalog.date;
+
 comment on table meshhook_metrics.series is
 'Every combination of tenant, metric and labels that has been recorded. Stays when its rollups are gone.';
 

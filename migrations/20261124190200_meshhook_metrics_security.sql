@@ -58,7 +58,7 @@ declare
 	keeper name;
 	own_storage text[] := array[
 		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings',
-		'alert_state', 'alert_suspensions', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications'];
+		'alert_state', 'alert_gaps', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications'];
 	own_functions text[] := array[
 		'labels_digest', 'check_settings', 'tenant_ids',
 		'check_alert_rule', 'check_alert_annotations', 'check_alert_receiver', 'count_alert_rules'];
@@ -172,7 +172,7 @@ declare
 	-- In the order of who inserts a rule, and of who takes notifications
 	tables text[] := array[
 		'alert_rules', 'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings',
-		'alert_state', 'alert_suspensions', 'alerts', 'alert_events', 'alert_notifications', 'alert_receivers'];
+		'alert_state', 'alert_gaps', 'alerts', 'alert_events', 'alert_notifications', 'alert_receivers'];
 	for_tenants text[] := array[
 		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state',
 		'alert_rules', 'alerts', 'alert_events'];

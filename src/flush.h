@@ -60,7 +60,7 @@ typedef struct MhmStoredState
 {
 	bool		found;			/* is there a row of the region? */
 	uint64		tick;
-	TimestampTz at;
+	TimestampTz at;				/* ... or when the last minute was closed after it */
 	uint64		highest_tick;	/* of any region */
 } MhmStoredState;
 
@@ -87,6 +87,7 @@ extern bool mhm_store_has_alerts(void);
 extern void mhm_store_read_state(uint64 region_id, MhmStoredState *state);
 extern void mhm_store_write_state(const MhmFlush *flush);
 extern void mhm_store_write_live(const MhmFlush *flush);
+extern void mhm_store_note_gap(const MhmFlush *flush);
 extern void mhm_store_call(const char *query, TimestampTz now);
 extern void mhm_store_read_quotas(void);
 
