@@ -129,8 +129,8 @@ set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set jit = off
 set work_mem = '4MB'
--- There can be two rules, or ten thousand, and the planner does not know
-set plan_cache_mode = force_custom_plan
+-- Planning takes longer than most evaluations
+set plan_cache_mode = force_generic_plan
 set enable_nestloop = off
 as $$
 declare
@@ -168,7 +168,7 @@ begin
 			where v.rule_id not in (select e.rule_id from erring e)
 		),
 		-- What is active, and what may become it
-		observed as materialized (
+		observed as (
 			select
 				a::meshhook_metrics.alerts as alert,
 				coalesce(v.rule_id, a.rule_id) as rule_id,
@@ -196,7 +196,7 @@ begin
 			full join (
 				select a.*
 				from meshhook_metrics.alerts a
-				where a.rule_id = any (evaluate_alert_rules.rules)) a
+				where a.rule_id in (select unnest(evaluate_alert_rules.rules))) a
 				on a.rule_id = v.rule_id
 				and a.labels = v.labels
 			-- A rule of another tenant that has got the id of a deleted one is none of the alert's
@@ -393,7 +393,8 @@ begin
 				union all
 				select k.id
 				from meshhook_metrics.alert_rules k
-				where k.id = any (evaluate_alert_rules.rules)
+				where cardinality(evaluate_alert_rules.rules) = 1
+					and k.id = any (evaluate_alert_rules.rules)
 					and k.last_error is not null)
 			for update skip locked) l
 		join unnest(rule_ids, versions, errors) v (rule_id, version, error)
@@ -497,12 +498,7 @@ begin
 		having count(*) > 0
 		union all
 		select p.piece, true
-		from meshhook_metrics.alert_pieces(array(
-			select r.id
-			from meshhook_metrics.alert_rules r
-			where r.enabled
-				and r.last_error is null
-				and (tenants is null or r.tenant_id = any (tenants)))) p
+		from meshhook_metrics.alert_pieces(tenants) p
 		union all
 		select array[f.id], true
 		from (

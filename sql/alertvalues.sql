@@ -156,6 +156,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set jit = off
 set work_mem = '4MB'
+set hash_mem_multiplier = 1
 set plan_cache_mode = force_custom_plan
 -- The planner knows nothing of what parts of the statement bring, or of a leaf that has
 -- not been analyzed yet, and a join as a loop over thousands of rules takes minutes.
@@ -234,11 +235,8 @@ begin
 				limit 10001) s
 		),
 		-- What has rested for days has an increase of 0 as before; groups have gone by then
-		matched as materialized (
-			select c.*
-			from current c
-			union all
-			select t.no, t.part, t.tenant_id, w.no, t.quantile is not null, s.id, s.kind, s.created_at, null
+		rested as materialized (
+			select t.no, t.part, t.tenant_id, w.no, t.quantile is not null, s.id, s.kind, s.created_at, null::jsonb
 			from terms t
 			join spans w
 				on w.time_window = t.time_window
@@ -255,6 +253,13 @@ begin
 				limit 1) s
 			where t.group_by is null
 				and (t.no, t.part) not in (select c.no, c.part from current c)
+		),
+		matched as not materialized (
+			select c.*
+			from current c
+			union all
+			select r.*
+			from rested r
 		),
 		crowded as materialized (
 			select m.no
@@ -514,19 +519,22 @@ begin
 end
 $$;
 
-create function meshhook_metrics.alert_pieces(rules uuid[])
+create function meshhook_metrics.alert_pieces(tenants uuid[])
 returns table (
 	piece uuid[])
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
+set plan_cache_mode = force_custom_plan
+-- As for alert_values()
+set enable_nestloop = off
+set enable_mergejoin = off
 set enable_seqscan = off
 rows 10
 as $$
 #variable_conflict use_column
 declare
 	-- Below the 100000 matches that alert_totals() takes by what one rule can have
-	weight_allowed constant integer := 70000;
+	weight_allowed constant integer := 40000;
 begin
 	return query
 	with
@@ -534,7 +542,9 @@ begin
 			select r.id, r.tenant_id, m.metric, coalesce(cardinality(r.group_by), 0) as keys
 			from meshhook_metrics.alert_rules r
 			cross join lateral (values (r.metric), (r.denominator_metric)) m (metric)
-			where r.id = any (alert_pieces.rules)
+			where r.enabled
+				and r.last_error is null
+				and (tenants is null or r.tenant_id = any (tenants))
 				and m.metric is not null
 		),
 		counted as materialized (
@@ -551,9 +561,9 @@ begin
 						and s.metric = m.metric
 					limit 10001) s) n
 		),
-		-- The labels of groups weigh more than their numbers
+		-- The labels of groups weigh as well
 		weighed as (
-			select t.tenant_id, t.id, sum(c.series + 4 * t.keys * least(c.series, 100)) as weight
+			select t.tenant_id, t.id, sum(c.series + t.keys * least(c.series, 100)) as weight
 			from terms t
 			join counted c
 				on c.tenant_id = t.tenant_id
@@ -572,7 +582,7 @@ end
 $$;
 
 comment on function meshhook_metrics.alert_pieces(uuid[]) is
-'Divides alert rules into as few sets as can be evaluated at once each, one set after the other, without much memory: by how many series have the names of their metrics, and what labels they group by.';
+'Divides the enabled alert rules without an error, of some tenants or (null) of all, into as few sets as can be evaluated at once each, one set after the other, without much memory: by how many series have the names of their metrics, and what labels they group by.';
 
 comment on function meshhook_metrics.alert_values(timestamptz, uuid[]) is
 'The values that some alert rules compare at a moment: a row for each rule, or for each of its groups and one without labels, with the version (xmin) of the rule that was evaluated. value is null where there is none (a ratio''s also while its denominator is too small); a counter that has rested has 0. known: false where the window begins in a time of which only the whole is known, so that there is no value to judge by. A rule that cannot be evaluated has one row, without labels and with an error. A group goes a day after its last sample.

@@ -43,7 +43,7 @@
 #include "utils/uuid.h"
 
 /* A batch may take so long: one tenant, and more the more there are */
-#define TENANT_TIMEOUT_MS		(3 * 1000)
+#define TENANT_TIMEOUT_MS		(5 * 1000)
 #define BATCH_TIMEOUT_MS		(10 * 1000)
 #define LIST_TIMEOUT_MS			(10 * 1000)
 #define SEND_TIMEOUT_MS			(30 * 1000)

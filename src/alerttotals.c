@@ -145,6 +145,7 @@ struct MhmAlertTotals
 	int			accumulators_count;
 	Pool	   *pools;
 	int			pools_count;
+	int			pools_allocated;
 	int		   *pool_slots;		/* a hash table of them; -1: free */
 	uint32		pool_slots_count;	/* a power of two */
 	series_table_hash *series;
@@ -235,7 +236,7 @@ read_matches(MhmAlertTotals *totals, FunctionCallInfo fcinfo)
 	Datum	   *targets;
 	Datum	   *quantiles;
 
-	(void) array_argument(fcinfo, MHM_ALERT_ARGUMENT_TENANTS, &count);
+	pfree(array_argument(fcinfo, MHM_ALERT_ARGUMENT_TENANTS, &count));
 	series = array_argument(fcinfo, MHM_ALERT_ARGUMENT_SERIES, &count);
 	windows = array_argument(fcinfo, MHM_ALERT_ARGUMENT_WINDOWS, &count);
 	targets = array_argument(fcinfo, MHM_ALERT_ARGUMENT_TARGETS, &count);
@@ -262,6 +263,10 @@ read_matches(MhmAlertTotals *totals, FunctionCallInfo fcinfo)
 		totals->targets_count = Max(totals->targets_count, match->target);
 	}
 	sort_matches(totals->matches, count);
+	pfree(series);
+	pfree(windows);
+	pfree(targets);
+	pfree(quantiles);
 
 	totals->targets = palloc((totals->targets_count + 1) * sizeof(Sums));
 	for (int i = 0; i <= totals->targets_count; i++)
@@ -310,6 +315,11 @@ find_pool(MhmAlertTotals *totals, int first, int targets_count)
 		 slot = &totals->pool_slots[++hash & (totals->pool_slots_count - 1)])
 		if (is_pool_of(totals, &totals->pools[*slot], match, targets_count))
 			return *slot;
+	if (totals->pools_count == totals->pools_allocated)
+	{
+		totals->pools_allocated *= 2;
+		totals->pools = repalloc(totals->pools, totals->pools_allocated * sizeof(Pool));
+	}
 	*slot = totals->pools_count++;
 	pool = &totals->pools[*slot];
 	pool->first_match = first;
@@ -325,11 +335,12 @@ static void
 make_accumulators(MhmAlertTotals *totals)
 {
 	totals->accumulators = palloc0((totals->matches_count + 1) * sizeof(Accumulator));
-	totals->pools = palloc((totals->matches_count + 1) * sizeof(Pool));
+	totals->pools_allocated = 64;
+	totals->pools = palloc(totals->pools_allocated * sizeof(Pool));
 	totals->pool_slots_count = pg_nextpower2_32(2 * totals->matches_count + 1);
 	totals->pool_slots = palloc(totals->pool_slots_count * sizeof(int));
 	memset(totals->pool_slots, -1, totals->pool_slots_count * sizeof(int));
-	totals->series = series_table_create(CurrentMemoryContext, Max(totals->matches_count, 1), NULL);
+	totals->series = series_table_create(CurrentMemoryContext, totals->matches_count / 4 + 1, NULL);
 	for (int i = 0; i < totals->matches_count;)
 	{
 		int			targets_count = count_targets(totals, i);
