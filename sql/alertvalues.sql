@@ -524,6 +524,7 @@ returns table (
 	piece uuid[])
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
+set jit = off
 set plan_cache_mode = force_custom_plan
 -- As for alert_values()
 set enable_nestloop = off

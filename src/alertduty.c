@@ -61,13 +61,16 @@
 /* What an evaluation may allocate beyond what the worker has when it begins */
 #define MEMORY_BUDGET			(64 * 1024 * 1024)
 
+#define WHAT					"evaluate alert rules"
+#define WHAT_OF_ONE				"evaluate a tenant's alert rules"
+
 static void begin_round(void);
 static void evaluate_batch(void);
 static void note_on_rules(void);
 static void send_notifications(void);
 
-static Duty list_duty = {.what = "list tenants with alert rules", .timeout_ms = LIST_TIMEOUT_MS, .perform = begin_round};
-static Duty evaluate_duty = {.what = "evaluate alert rules", .perform = evaluate_batch, .of_each = true};
+static Duty list_duty = {.what = WHAT, .timeout_ms = LIST_TIMEOUT_MS, .perform = begin_round};
+static Duty evaluate_duty = {.what = WHAT, .perform = evaluate_batch, .of_each = true};
 static Duty note_duty = {.what = "note on alert rules that they were not evaluated", .timeout_ms = LIST_TIMEOUT_MS,
 	.perform = note_on_rules};
 static Duty send_duty = {.what = "send notifications", .timeout_ms = SEND_TIMEOUT_MS, .perform = send_notifications};
@@ -382,6 +385,7 @@ choose_batch(void)
 	batch_count = 1;
 	while (batch_count < allowed && tenants[next_tenant].failures == 0 && tenants[next_tenant + batch_count].failures == 0)
 		batch_count++;
+	evaluate_duty.what = batch_count == 1 && tenants_count > 1 ? WHAT_OF_ONE : WHAT;
 	evaluate_duty.timeout_ms = TENANT_TIMEOUT_MS +
 		(BATCH_TIMEOUT_MS - TENANT_TIMEOUT_MS) * batch_count / TENANTS_AT_ONCE;
 }

@@ -16,7 +16,7 @@ insert into decided values
 	('flush_state', 'SELECT(at)', 'SELECT'),
 	('settings', '', 'SELECT'),
 	('alert_state', '', 'SELECT'),
-	('alert_suspensions', '', 'SELECT'),
+	('alert_gaps', '', 'SELECT'),
 	('alerts', 'SELECT', 'SELECT'),
 	('alert_events', 'SELECT', 'SELECT'),
 	('alert_receivers', '', 'DELETE,INSERT,SELECT,UPDATE'),

@@ -131,7 +131,7 @@ transitions_ok($node, 'all of this');
 # No alerting at all: what was there is gone, and the migrations bring it back empty
 my $mark = log_mark($node);
 # That of the state first, as an evaluation does
-keep($node, 'drop table ' . join ', ', map { "meshhook_metrics.alert$_" } qw(_state s _rules _suspensions _events _receivers _notifications));
+keep($node, 'drop table ' . join ', ', map { "meshhook_metrics.alert$_" } qw(_state s _rules _gaps _events _receivers _notifications));
 record();
 flushed_ok('no alerting');
 # But for an evaluation that was waiting for the table when it was dropped
