@@ -286,7 +286,7 @@ from unnest(array['alert_receivers', 'alert_notifications', 'alert_state', 'aler
 select is(pg_temp.ask('authenticated', :'claims_a', statement), '42501: permission denied for table ' || storage, 'A: ' || statement)
 from (values ('alerts'), ('alert_events'), ('alert_receivers'), ('alert_notifications'), ('alert_state'), ('alert_gaps')) s (storage),
 	unnest(array[format('insert into meshhook_metrics.%I default values', storage), format('delete from meshhook_metrics.%I', storage),
-		format('update meshhook_metrics.%I set %I = %2$I', storage, case storage when 'alert_state' then 'rules' else 'tenant_id' end)]) statement;
+		format('update meshhook_metrics.%I set %I = %2$I', storage, case storage when 'alert_state' then 'rules' when 'alert_gaps' then 'ends' else 'tenant_id' end)]) statement;
 create temp table calls (call text);
 insert into calls values
 	('evaluate_tenant_alerts(now(), ''{22222222-2222-2222-2222-222222222222}'')'), ('note_alert_failure(now(), ''22222222-2222-2222-2222-222222222222'', ''no'')'),
