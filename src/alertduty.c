@@ -458,17 +458,21 @@ go_on_with_round(void)
 	round_took_ms += mhm_milliseconds_since(entered);
 }
 
-/* What of its failures is still so: status() has what nothing else says */
+/* What of the failures is still so: status() has what no rule says, and the log has each once until all is well */
 static void
 end_round(void)
 {
-	bool		is_wrong = false;
+	bool		all_well = !round_failed;
+	bool		all_noted = !everybody_waits;
 
 	for (int i = 0; i < tenants_count; i++)
-		is_wrong |= tenants[i].failures > 0 && !tenants[i].is_noted;
-	if (!round_failed)
+	{
+		all_well &= tenants[i].failures == 0;
+		all_noted &= tenants[i].failures == 0 || tenants[i].is_noted;
+	}
+	if (all_well)
 		mhm_duty_forget(&evaluate_duty);
-	else if (!is_wrong && !everybody_waits)
+	else if (all_noted)
 		mhm_duty_excuse(&evaluate_duty);
 	if (round_counts)
 		note_evaluation(round_began_at, round_took_ms);

@@ -75,7 +75,7 @@ for my $trouble (
 	[
 		'a trigger that refuses events',
 		<<'SQL',
-create function public.refuse() returns trigger language plpgsql as $$ begin raise 'no more of %', tg_table_name; end $$;
+create function public.refuse() returns trigger language plpgsql as $$ begin raise insufficient_privilege using message = 'no more of ' || tg_table_name; end $$;
 create trigger refuse before insert on meshhook_metrics.alert_events for each row execute function public.refuse()
 SQL
 		'no more of alert_events',
