@@ -234,6 +234,11 @@ begin
 					and s.last_day >= w.since
 				limit 10001) s
 		),
+		counted as materialized (
+			select c.no, c.part, count(*) as series
+			from current c
+			group by c.no, c.part
+		),
 		-- What has rested for days has an increase of 0 as before; groups have gone by then
 		rested as materialized (
 			select t.no, t.part, t.tenant_id, w.no, t.quantile is not null, s.id, s.kind, s.created_at, null::jsonb
@@ -252,9 +257,9 @@ begin
 				order by s.id desc
 				limit 1) s
 			where t.group_by is null
-				and (t.no, t.part) not in (select c.no, c.part from current c)
+				and (t.no, t.part) not in (select n.no, n.part from counted n)
 		),
-		matched as not materialized (
+		matched as (
 			select c.*
 			from current c
 			union all
@@ -262,10 +267,10 @@ begin
 			from rested r
 		),
 		crowded as materialized (
-			select m.no
-			from matched m
-			group by m.no
-			having count(*) > 10000
+			select n.no
+			from counted n
+			group by n.no
+			having sum(n.series) > 10000
 		),
 		-- A rule's part, or a group of it
 		targets as materialized (
@@ -529,6 +534,7 @@ set plan_cache_mode = force_custom_plan
 -- As for alert_values()
 set enable_nestloop = off
 set enable_mergejoin = off
+set enable_sort = off
 set enable_seqscan = off
 rows 10
 as $$
@@ -572,7 +578,7 @@ begin
 			group by t.tenant_id, t.id
 		),
 		placed as (
-			select w.id, (sum(w.weight) over (order by w.tenant_id, w.id))::bigint / weight_allowed as number
+			select w.id, (sum(w.weight) over (order by w.tenant_id rows unbounded preceding))::bigint / weight_allowed as number
 			from weighed w
 		)
 	select array_agg(p.id)
