@@ -11,7 +11,7 @@ use MetricsCluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $node = new_alert_cluster('main', alert_interval => "'1h'");
+my $node = new_alert_cluster('main');
 my $allowed_kb = 64 * 1024;
 
 # What the process has ever had of address space, in kB: what it did not use counts as well
@@ -22,7 +22,20 @@ sub peak
 	return slurp_file("/proc/$pid/status") =~ /^VmPeak:\s+(\d+) kB/m ? $1 : die "process $pid has no VmPeak";
 }
 
-await(sub { evaluations($node) > 0 }, 'the first evaluation');
+sub reload_interval
+{
+	my ($interval) = @_;
+
+	$node->adjust_conf('postgresql.conf', 'meshhook_metrics.alert_interval', "'$interval'");
+	$node->reload;
+	return;
+}
+
+# The worker has all that it keeps for evaluations, and then leaves them to others
+await_evaluation($node);
+reload_interval('1h');
+await(sub { $node->safe_psql('postgres', 'show meshhook_metrics.alert_interval') eq '1h' }, 'the setting');
+flush($node) for 1 .. 2;
 keep($node, <<'SQL');
 insert into meshhook_metrics.series (tenant_id, metric, kind, labels)
 select '11111111-1111-1111-1111-111111111111', 'run_seconds', 'histogram', jsonb_build_object('n', n)
@@ -55,8 +68,7 @@ is($node->safe_psql('postgres', 'select count(distinct value) from meshhook_metr
 $pid = worker_pid($node);
 $before = peak($pid);
 my $seen = evaluations($node);
-$node->adjust_conf('postgresql.conf', 'meshhook_metrics.alert_interval', "'1s'");
-$node->reload;
+reload_interval('1s');
 await(sub { evaluations($node) > $seen }, 'an evaluation by the worker');
 is(worker_pid($node), $pid, 'the worker evaluates them, or says that it cannot, and goes on');
 cmp_ok(peak($pid) - $before, '<=', $allowed_kb + 1024, 'within 64 MB');
