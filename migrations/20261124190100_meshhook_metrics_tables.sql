@@ -29,7 +29,7 @@ begin
 		where c.relnamespace = 'meshhook_metrics'::pg_catalog.regnamespace
 			and c.relname in (
 				'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings',
-				'alert_state', 'alert_suspensions', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications')
+				'alert_state', 'alert_gaps', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications')
 			and not pg_catalog.pg_has_role(c.relowner, 'usage')) o
 	join pg_catalog.pg_roles r
 		on r.oid = o.owner
@@ -98,6 +98,9 @@ on meshhook_metrics.series (tenant_id, metric, meshhook_metrics.labels_digest(la
 
 create index if not exists series_metric
 on meshhook_metrics.series (metric, tenant_id);
+
+alter table meshhook_metrics.series
+add column if not exists last_day date not null default (pg_catalog.now() at time zone 'UTC')::pg_catalog.date;
 
 alter table meshhook_metrics.series add column if not exists reset_at timestamptz;
 

@@ -34,15 +34,16 @@ insert into meshhook_metrics.alert_state
 default values
 on conflict (only_row) do nothing;
 
-create table if not exists meshhook_metrics.alert_suspensions (
-	tenant_id uuid primary key,
-	until timestamptz not null,
-	failures integer not null,
-	error text not null
+-- Nobody is left alone any more
+drop table if exists meshhook_metrics.alert_suspensions;
+
+create table if not exists meshhook_metrics.alert_gaps (
+	ends timestamptz primary key,
+	begins timestamptz not null
 );
 
-comment on table meshhook_metrics.alert_suspensions is
-'Tenants for whom evaluating failed, most likely because it took too long, and who are left alone until then, so that they hold nobody up: a minute, doubled each time up to an hour. Their alerts stay as they are, and are not told of.';
+comment on table meshhook_metrics.alert_gaps is
+'Times without a flush, from begins to ends, longer than three times flush_interval: storage or the server was away. What came then is in the row of live, and the minute, at their end, so only the whole of it is known; alert rules do not judge by a window that begins in one. The worker writes it with the flush. Kept for 32 days.';
 
 create table if not exists meshhook_metrics.alert_rules (
 	id uuid primary key default '00000000-0000-0000-0000-000000000000',
@@ -667,7 +668,7 @@ declare
 	storage text;
 begin
 	foreach storage in array array[
-		'alert_state', 'alert_suspensions', 'alert_rules', 'alerts', 'alert_events', 'alert_notifications', 'alert_receivers']
+		'alert_state', 'alert_gaps', 'alert_rules', 'alerts', 'alert_events', 'alert_notifications', 'alert_receivers']
 	loop
 		execute pg_catalog.format('alter table meshhook_metrics.%I enable row level security', storage);
 	end loop;

@@ -98,7 +98,7 @@ declare
 	keeper name;
 	own_storage text[] := array[
 		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'metrics', 'settings',
-		'alert_state', 'alert_suspensions', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications'];
+		'alert_state', 'alert_gaps', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications'];
 	own_functions text[] := array[
 		'labels_digest', 'check_settings', 'tenant_ids', 'rule', 'series', 'assign_alert_rule_columns',
 		'check_alert_rule', 'check_alert_annotations', 'check_alert_receiver', 'count_alert_rules'];
@@ -271,7 +271,7 @@ declare
 		['table', 'rollup_state', 'authenticated', 'SELECT', 'target complete_until retained_from'],
 		['table', 'rollup_state', 'service_role', 'SELECT', ''],
 		['table', 'flush_state', 'authenticated', 'SELECT', 'at'],
-		['table', 'flush_state settings alert_state alert_suspensions', 'service_role', 'SELECT', ''],
+		['table', 'flush_state settings alert_state alert_gaps', 'service_role', 'SELECT', ''],
 		['table', 'alerts alert_events', 'authenticated service_role', 'SELECT', ''],
 		['table', 'alert_rules', 'authenticated service_role', 'SELECT INSERT UPDATE DELETE', ''],
 		['table', 'alert_receivers', 'service_role', 'SELECT INSERT UPDATE DELETE', ''],
@@ -283,7 +283,7 @@ declare
 	-- In the order of who inserts a rule, and of who takes notifications
 	tables constant text[] := array[
 		'alert_rules', 'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'metrics', 'settings',
-		'alert_state', 'alert_suspensions', 'alerts', 'alert_events', 'alert_notifications', 'alert_receivers'];
+		'alert_state', 'alert_gaps', 'alerts', 'alert_events', 'alert_notifications', 'alert_receivers'];
 	own_functions constant text[] := array[
 		'labels_digest', 'check_settings', 'tenant_ids', 'rule', 'series', 'assign_alert_rule_columns',
 		'check_alert_rule', 'check_alert_annotations', 'check_alert_receiver', 'count_alert_rules'];

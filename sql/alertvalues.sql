@@ -18,6 +18,8 @@ returns table (
 	last_minute timestamptz,
 	coarse text,
 	seconds double precision,
+	since date,
+	known boolean,
 	error text)
 language plpgsql stable
 set search_path = ''
@@ -27,7 +29,20 @@ as $$
 declare
 	kept interval := coalesce(meshhook_metrics.retention('live'), interval '15 minutes');
 	open_minute timestamptz := pg_catalog.date_trunc('minute', alert_spans.at);
+	-- The newest flush is as far as is known what came; where it is older than an interval,
+	-- nothing has come since
+	flushed timestamptz := (
+		select l.at
+		from meshhook_metrics.live l
+		where l.at - l.seconds * interval '1 second' < alert_spans.at
+		order by l.id desc
+		limit 1);
 begin
+	if flushed > alert_spans.at
+		or flushed < alert_spans.at - coalesce(pg_catalog.current_setting('meshhook_metrics.flush_interval', true), '5s')::interval
+	then
+		flushed := null;
+	end if;
 	return query
 	with begun as (
 		select
@@ -79,7 +94,14 @@ begin
 		coalesce(greatest(c.first, c.last), c.minute),
 		greatest(c.minute, open_minute),
 		c.target,
-		extract(epoch from alert_spans.at - c.begins)::double precision,
+		extract(epoch from case when flushed > c.begins then flushed else alert_spans.at end - c.begins)::double precision,
+		-- The day that a series has had samples may be noted a day late
+		(alert_spans.at - greatest(c.length, interval '1 day'))::date - 1,
+		not exists (
+			select
+			from meshhook_metrics.alert_gaps g
+			where g.begins < c.begins
+				and g.ends >= c.begins),
 		case
 			when c.begins < c.retained_from then
 				pg_catalog.format('time_window reaches back to %s, but %s is kept from %s on only',
@@ -90,7 +112,7 @@ end
 $$;
 
 comment on function meshhook_metrics.alert_spans(timestamptz, interval[]) is
-'Where the windows of alert rules that end at a moment are read: from starts to first_minute and from last_minute on in live; to first_coarse, and from last_coarse on, in rollup_1m; what is between in the coarse table. Windows up to retention_live are exact; longer ones begin at a whole minute, those of more than 12 hours at a whole hour, and are that much longer. seconds: how long it is.';
+'Where the windows of alert rules that end at a moment are read: from starts to first_minute and from last_minute on in live; to first_coarse, and from last_coarse on, in rollup_1m; what is between in the coarse table. Windows up to retention_live are exact; longer ones begin at a whole minute, those of more than 12 hours at a whole hour, and are that much longer. seconds: how long it is, up to the newest flush. since: the last_day from which on series can have samples in it, or on the day before. known: whether it does not begin within a time of alert_gaps, of which only the whole is known.';
 
 create function meshhook_metrics.alert_totals(
 	at timestamptz,
@@ -108,7 +130,7 @@ create function meshhook_metrics.alert_totals(
 	scanned boolean[])
 returns table (
 	target integer,
-	count bigint,
+	count double precision,
 	sum double precision,
 	min double precision,
 	max double precision,
@@ -119,7 +141,8 @@ language c stable parallel unsafe
 rows 10000;
 
 comment on function meshhook_metrics.alert_totals(timestamptz, uuid[], bigint[], integer[], integer[], boolean[], timestamptz[], timestamptz[], timestamptz[], timestamptz[], timestamptz[], text[], boolean[]) is
-'What is stored for each target: of series (each with its tenant) within a window, numbered from 1; the windows end at a moment, and begin and are read as alert_spans() says. scanned: whether to read all rows of a window''s time, or to look for each series. Columns as in the rollup tables, over all series of the target; last is each series'' last value, added up; histogram is null where quantiles does not ask for it. No row where there is nothing. Sees one snapshot.';
+'What is stored for each target: of series (each with its tenant) within a window, numbered from 1; the windows end at a moment, and begin and are read as alert_spans() says. scanned: whether to read all rows of a window''s time, or to look for each series. Columns as in the rollup tables, over all series of the target; count is no whole number where a row of live reaches beyond a window, which has the same part of its count and sum as of its time; last is each series'' last value, added up; histogram is null where quantiles does not ask for it. No row where there is nothing. Sees one snapshot.
+Errors: 54000 more than 100000 pairs of a series and a target, or quantiles that need more than 16 MB.';
 
 create function meshhook_metrics.alert_values(at timestamptz, rules uuid[])
 returns table (
@@ -127,11 +150,13 @@ returns table (
 	version xid,
 	labels jsonb,
 	value double precision,
+	known boolean,
 	error text)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set jit = off
-set work_mem = '64MB'
+set work_mem = '4MB'
+set hash_mem_multiplier = 1
 set plan_cache_mode = force_custom_plan
 -- The planner knows nothing of what parts of the statement bring, or of a leaf that has
 -- not been analyzed yet, and a join as a loop over thousands of rules takes minutes.
@@ -185,7 +210,7 @@ begin
 			from chosen c
 			where c.denominator_metric is not null
 		),
-		matched as materialized (
+		current as materialized (
 			select
 				t.no,
 				t.part,
@@ -206,14 +231,46 @@ begin
 				where s.tenant_id = t.tenant_id
 					and s.metric = t.metric
 					and meshhook_metrics.query_range_matches(s.labels, t.labels)
-				offset 0) s
+					and s.last_day >= w.since
+				limit 10001) s
 		),
-		-- Series stay for years, and so do those of what has a name of its own each day
+		counted as materialized (
+			select c.no, c.part, count(*) as series
+			from current c
+			group by c.no, c.part
+		),
+		-- What has rested for days has an increase of 0 as before; groups have gone by then
+		rested as materialized (
+			select t.no, t.part, t.tenant_id, w.no, t.quantile is not null, s.id, s.kind, s.created_at, null::jsonb
+			from terms t
+			join spans w
+				on w.time_window = t.time_window
+			cross join lateral (
+				select s.*
+				from (
+					select s.*
+					from meshhook_metrics.series s
+					where s.tenant_id = t.tenant_id
+						and s.metric = t.metric
+						and meshhook_metrics.query_range_matches(s.labels, t.labels)
+					offset 0) s
+				order by s.id desc
+				limit 1) s
+			where t.group_by is null
+				and (t.no, t.part) not in (select n.no, n.part from counted n)
+		),
+		matched as (
+			select c.*
+			from current c
+			union all
+			select r.*
+			from rested r
+		),
 		crowded as materialized (
-			select m.no, count(*) as series
-			from matched m
-			group by m.no
-			having count(*) > 10000
+			select n.no
+			from counted n
+			group by n.no
+			having sum(n.series) > 10000
 		),
 		-- A rule's part, or a group of it
 		targets as materialized (
@@ -291,7 +348,8 @@ begin
 					when 'increase' then coalesce(case g.kind when 'histogram' then t.count else t.sum end, 0)
 					when 'rate' then coalesce(case g.kind when 'histogram' then t.count else t.sum end, 0) / w.seconds
 					when 'count' then coalesce(t.count, 0)
-					when 'avg' then t.sum / nullif(t.count, 0)
+					-- Of what is rounded the quotient can lie outside
+					when 'avg' then greatest(t.min, least(t.max, t.sum / nullif(t.count, 0)))
 					when 'min' then t.min
 					when 'max' then t.max
 					when 'last' then t.last
@@ -338,7 +396,7 @@ begin
 					on w.time_window = c.time_window
 				where w.error is not null
 				union all
-				select x.no, format('it matches %s series, old ones included; 10000 are allowed', x.series)
+				select x.no, 'it matches more than 10000 series that have had samples lately'
 				from crowded x) p
 			group by p.no
 		),
@@ -423,7 +481,7 @@ begin
 			group by r.no
 			having count(*) > 100
 		)
-	select c.id, c.version, null::jsonb, null::double precision, p.problem
+	select c.id, c.version, null::jsonb, null::double precision, true, p.problem
 	from (
 		select p.no, p.problem
 		from problems p
@@ -434,7 +492,7 @@ begin
 		on c.no = p.no
 	-- That it was evaluated, also where no group is left
 	union all
-	select c.id, c.version, null, null, null
+	select c.id, c.version, null, null, true, null
 	from chosen c
 	where c.group_by is not null
 		and c.no not in (select p.no from problems p)
@@ -444,13 +502,18 @@ begin
 		c.id,
 		c.version,
 		coalesce(r.labels, '{}'),
-		r.value,
+		case when k.known then r.value end,
+		k.known,
 		case
 			when r.value in ('NaN', 'Infinity', '-Infinity') then 'the value is beyond what a double can hold'
 		end
 	from chosen c
+	join spans w
+		on w.time_window = c.time_window
 	left join results r
 		on r.no = c.no
+	-- When a gauge was set last says nothing of what came before
+	cross join lateral (select w.known or c.aggregate = 'last' and r.value is not null as known) k
 	left join gone g
 		on g.no = r.no
 		and g.labels = r.labels
@@ -461,6 +524,73 @@ begin
 end
 $$;
 
+create function meshhook_metrics.alert_pieces(tenants uuid[])
+returns table (
+	piece uuid[])
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set jit = off
+set plan_cache_mode = force_custom_plan
+-- As for alert_values()
+set enable_nestloop = off
+set enable_mergejoin = off
+set enable_sort = off
+set enable_seqscan = off
+rows 10
+as $$
+#variable_conflict use_column
+declare
+	-- Below the 100000 matches that alert_totals() takes by what one rule can have
+	weight_allowed constant integer := 40000;
+begin
+	return query
+	with
+		terms as materialized (
+			select r.id, r.tenant_id, m.metric, coalesce(cardinality(r.group_by), 0) as keys
+			from meshhook_metrics.alert_rules r
+			cross join lateral (values (r.metric), (r.denominator_metric)) m (metric)
+			where r.enabled
+				and r.last_error is null
+				and (tenants is null or r.tenant_id = any (tenants))
+				and m.metric is not null
+		),
+		counted as materialized (
+			select m.tenant_id, m.metric, n.series
+			from (
+				select distinct t.tenant_id, t.metric
+				from terms t) m
+			cross join lateral (
+				select count(*)::integer as series
+				from (
+					select
+					from meshhook_metrics.series s
+					where s.tenant_id = m.tenant_id
+						and s.metric = m.metric
+					limit 10001) s) n
+		),
+		-- The labels of groups weigh as well
+		weighed as (
+			select t.tenant_id, t.id, sum(c.series + t.keys * least(c.series, 100)) as weight
+			from terms t
+			join counted c
+				on c.tenant_id = t.tenant_id
+				and c.metric = t.metric
+			group by t.tenant_id, t.id
+		),
+		placed as (
+			select w.id, (sum(w.weight) over (order by w.tenant_id rows unbounded preceding))::bigint / weight_allowed as number
+			from weighed w
+		)
+	select array_agg(p.id)
+	from placed p
+	group by p.number
+	order by p.number;
+end
+$$;
+
+comment on function meshhook_metrics.alert_pieces(uuid[]) is
+'Divides the enabled alert rules without an error, of some tenants or (null) of all, into as few sets as can be evaluated at once each, one set after the other, without much memory: by how many series have the names of their metrics, and what labels they group by.';
+
 comment on function meshhook_metrics.alert_values(timestamptz, uuid[]) is
-'The values that some alert rules compare at a moment: a row for each rule, or for each of its groups and one without labels, with the version (xmin) of the rule that was evaluated. value is null where there is none (a ratio''s also while its denominator is too small); a counter that has rested has 0. A rule that cannot be evaluated has one row, without labels and with an error. A group goes a day after its last sample.
-Errors: 22003 where a sum is beyond what a double can hold; evaluate_alerts() finds out of which rule.';
+'The values that some alert rules compare at a moment: a row for each rule, or for each of its groups and one without labels, with the version (xmin) of the rule that was evaluated. value is null where there is none (a ratio''s also while its denominator is too small); a counter that has rested has 0. known: false where the window begins in a time of which only the whole is known, so that there is no value to judge by. A rule that cannot be evaluated has one row, without labels and with an error. A group goes a day after its last sample.
+Errors: 54000 what alert_totals() says, 22003 where a sum is beyond what a double can hold; evaluate_alerts() finds out of which rule.';

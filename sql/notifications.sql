@@ -11,6 +11,7 @@ returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
+set work_mem = '4MB'
 set plan_cache_mode = force_custom_plan
 as $$
 declare
@@ -31,10 +32,6 @@ begin
 			and r.tenant_id = a.tenant_id
 		where a.state = 'firing'
 			and (write_notifications.tenants is null or a.tenant_id = any (write_notifications.tenants))
-			and a.tenant_id not in (
-				select s.tenant_id
-				from meshhook_metrics.alert_suspensions s
-				where s.until > write_notifications.at)
 			and r.enabled
 			and (r.silenced_until > write_notifications.at) is not true
 			and (
@@ -224,7 +221,7 @@ end
 $$;
 
 comment on function meshhook_metrics.write_notifications(timestamptz, bigint[], uuid[]) is
-'Writes to the outbox what is to be told: of alerts that fire and were not told of, of those whose repeat_interval is over, and of these resolved events; none that is silenced, but for what was told of and is resolved. A notification for each receiver, rule and hundred alerts, with all that fires of the rule. One that nobody has taken yet gives way to the next of its rule and receiver if everything in both is firing, and where there are twenty newer ones; one that is being taken does not. Of some tenants, or (null) of all; never of suspended ones. Returns how many it wrote. For evaluate_alerts().';
+'Writes to the outbox what is to be told: of alerts that fire and were not told of, of those whose repeat_interval is over, and of these resolved events; none that is silenced, but for what was told of and is resolved. A notification for each receiver, rule and hundred alerts, with all that fires of the rule. One that nobody has taken yet gives way to the next of its rule and receiver if everything in both is firing, and where there are twenty newer ones; one that is being taken does not. Of some tenants, or (null) of all. Returns how many it wrote. For evaluate_alerts().';
 
 create function meshhook_metrics.claim_notifications(n integer default 10, with_url boolean default false)
 returns table (

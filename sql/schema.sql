@@ -21,7 +21,7 @@ begin
 				'snapshot', 'status', 'prometheus', 'flush',
 				'rollup', 'maintain', 'schedule', 'unschedule', 'close_minutes', 'rollup_windows', 'rollup_targets',
 				'require_storage', 'leaves', 'create_leaf', 'retention', 'scheduled_jobs', 'scheduled_by_pg_cron',
-				'evaluate_alerts', 'evaluate_tenant_alerts', 'suspend_alerts', 'write_notifications', 'claim_notifications', 'finish_notification', 'send_notifications']))
+				'evaluate_alerts', 'evaluate_tenant_alerts', 'evaluate_alert_rules', 'note_alert_failure', 'write_notifications', 'claim_notifications', 'finish_notification', 'send_notifications']))
 	limit 1;
 	if planted is not null then
 		raise exception 'function % is there already, and is not the extension''s', planted

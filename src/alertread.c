@@ -16,6 +16,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "alerttotals.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
@@ -34,13 +36,14 @@
 	"s (starts, first_minute, first_coarse, last_coarse, last_minute, coarse, scanned, no))"
 
 #define LIVE_COLUMNS_READ \
-	"l.at::timestamptz, l.id::bigint, l.series_id::bigint[], l.count::bigint[], l.sum::float8[], " \
+	"l.seconds::float8, l.at::timestamptz, l.id::bigint, l.series_id::bigint[], l.count::bigint[], l.sum::float8[], " \
 	"l.min::float8[], l.max::float8[], l.last::float8[], l.histogram::meshhook_metrics.histogram[] "
 
 /*
  * Rows of live: those that are in no minute yet, and those that are, but whose
  * minute is divided by the beginning of a window, or by its end where that lies in
- * the past.  The former are looked for by tenant and id: by their times, the planner
+ * the past.  A row is about a time within its minute, so what it has of a window is
+ * found in the minute in which that begins or ends.  The former are looked for by tenant and id: by their times, the planner
  * would read all that there is of a tenant.  Where minutes cannot be closed, these are
  * all that have come since.
  */
@@ -60,29 +63,29 @@ static const char live_query[] =
 	"from meshhook_metrics.live l "
 	"where l.tenant_id = p.tenant_id and l.id > (select live_id from state) "
 	"offset 0) l "
-	"where l.at >= (select min(starts) from spans) and l.at <= $1 "
+	"where l.at >= (select min(starts) from spans) and l.at < pg_catalog.date_trunc('minute', $1, 'UTC') + interval '1 minute' "
 	"union all "
 	"select 1, 0, " LIVE_COLUMNS_READ
 	"from tenants p "
 	"cross join lateral ("
 	"select l.* "
 	"from meshhook_metrics.live l "
-	"where l.tenant_id = p.tenant_id and l.at >= pg_catalog.date_trunc('minute', $1, 'UTC') and l.at <= $1 "
+	"where l.tenant_id = p.tenant_id and l.at >= pg_catalog.date_trunc('minute', $1, 'UTC') and l.at < pg_catalog.date_trunc('minute', $1, 'UTC') + interval '1 minute' "
 	"and l.id <= (select live_id from state) "
 	"offset 0) l "
 	"union all "
-	"select 3, w.no::integer, " LIVE_COLUMNS_READ
+	"select 4, w.no::integer, " LIVE_COLUMNS_READ
 	"from windows p "
 	"join spans w on w.no = p.window_no and w.starts < w.first_minute "
 	"cross join lateral ("
 	"select l.* "
 	"from meshhook_metrics.live l "
-	"where l.tenant_id = p.tenant_id and l.at > w.starts and l.at < w.first_minute and l.at <= $1 "
+	"where l.tenant_id = p.tenant_id and l.at > w.starts and l.at < w.first_minute "
 	"and l.id <= (select live_id from state) "
 	"offset 0) l";
 
 #define ROLLUP_COLUMNS_READ \
-	"x.bucket::timestamptz, 0::bigint, x.series_id::bigint, x.count::bigint, x.sum::float8, " \
+	"0::float8, x.bucket::timestamptz, 0::bigint, x.series_id::bigint, x.count::bigint, x.sum::float8, " \
 	"x.min::float8, x.max::float8, x.last::float8, x.histogram::meshhook_metrics.histogram "
 
 /* Rows of one table: all of a range of time, or those of each series */
@@ -137,6 +140,7 @@ enum
 {
 	COLUMN_SOURCE,
 	COLUMN_WINDOW,
+	COLUMN_SECONDS,
 	COLUMN_AT,
 	COLUMN_ID,
 	COLUMN_SERIES_ID,
@@ -148,6 +152,23 @@ enum
 	COLUMN_HISTOGRAM,
 	COLUMNS
 };
+
+/*
+ * The moment after which a row of live begins: so many seconds before its end, but not
+ * before its minute does (sql/query.sql says why).  Whatever the column holds, it is at
+ * least a microsecond.
+ */
+static TimestampTz
+begin_of_row(TimestampTz at, double seconds)
+{
+	TimestampTz of_minute = at % USECS_PER_MINUTE;
+
+	if (of_minute < 0)
+		of_minute += USECS_PER_MINUTE;
+	if (!(seconds * USECS_PER_SEC < (double) of_minute + 1))
+		return at - of_minute - 1;
+	return at - Max((TimestampTz) rint(seconds * USECS_PER_SEC), 1);
+}
 
 static void
 read_place(const TupleTableSlot *slot, MhmAlertPart *part)
@@ -161,6 +182,7 @@ read_place(const TupleTableSlot *slot, MhmAlertPart *part)
 	part->window = DatumGetInt32(slot->tts_values[COLUMN_WINDOW]);
 	part->at = DatumGetTimestampTz(slot->tts_values[COLUMN_AT]);
 	part->id = DatumGetInt64(slot->tts_values[COLUMN_ID]);
+	part->begins = begin_of_row(part->at, DatumGetFloat8(slot->tts_values[COLUMN_SECONDS]));
 }
 
 static inline double
@@ -182,7 +204,7 @@ add_rollup_row(MhmAlertTotals *totals, TupleTableSlot *slot)
 	if (series == NULL)
 		return;
 	read_place(slot, &part);
-	part.count = slot->tts_isnull[COLUMN_COUNT] ? 0 : DatumGetInt64(slot->tts_values[COLUMN_COUNT]);
+	part.count = slot->tts_isnull[COLUMN_COUNT] ? 0 : (double) DatumGetInt64(slot->tts_values[COLUMN_COUNT]);
 	part.sum = float8_column(slot, COLUMN_SUM, &is_there);
 	part.min = float8_column(slot, COLUMN_MIN, &part.has_min);
 	part.max = float8_column(slot, COLUMN_MAX, &part.has_max);
@@ -253,7 +275,7 @@ add_live_row(MhmAlertTotals *totals, TupleTableSlot *slot)
 			series = mhm_alert_find_series(totals, DatumGetInt64(columns[COLUMN_SERIES_ID].values[i]));
 		if (series == NULL)
 			continue;
-		part.count = has_element(&columns[COLUMN_COUNT], i) ? DatumGetInt64(columns[COLUMN_COUNT].values[i]) : 0;
+		part.count = has_element(&columns[COLUMN_COUNT], i) ? (double) DatumGetInt64(columns[COLUMN_COUNT].values[i]) : 0;
 		part.sum = float8_element(&columns[COLUMN_SUM], i, &is_there);
 		part.min = float8_element(&columns[COLUMN_MIN], i, &part.has_min);
 		part.max = float8_element(&columns[COLUMN_MAX], i, &part.has_max);

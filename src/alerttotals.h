@@ -40,7 +40,8 @@ typedef enum MhmAlertSource
 	MHM_FROM_LIVE,					/* in no minute yet */
 	MHM_FROM_END,					/* of live, after the last whole minute */
 	MHM_FROM_MINUTES,				/* read for all windows that share them */
-	MHM_FROM_WINDOW					/* read for one window, which it is within */
+	MHM_FROM_ROLLUP,				/* read for one window, which it is within */
+	MHM_FROM_BEGINNING				/* of live, in the minute in which one window begins */
 } MhmAlertSource;
 
 /* What one row says of one series */
@@ -48,9 +49,10 @@ typedef struct MhmAlertPart
 {
 	MhmAlertSource source;
 	int			window;
+	TimestampTz begins;			/* a row of live is about (begins, at] */
 	TimestampTz at;
 	int64		id;
-	int64		count;
+	double		count;
 	double		sum;
 	double		min;
 	double		max;

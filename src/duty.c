@@ -22,7 +22,6 @@
 #include "utils/memutils.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #define SHORTEST_BACK_OFF_MS	1000.0
 #define LONGEST_BACK_OFF_MS		(60 * 1000)
@@ -34,15 +33,7 @@ volatile sig_atomic_t mhm_duty_cancellable = false;
 #define UNHEEDED_MS				5000
 #define LOOK_AFTER_DUTY_MS		1000
 
-/* How finely the own time of a duty is counted */
-#define TICK_MS					100
-#define LONGEST_TICK_MS			(2 * TICK_MS)
-
 static Duty *first_duty = NULL;
-static TimeoutId count_own_time = MAX_TIMEOUTS;
-static Duty *volatile counted = NULL;	/* whose time is counted */
-static volatile double counted_ms;
-static instr_time last_tick;
 static TimeoutId look_after_duty = MAX_TIMEOUTS;
 static volatile TimestampTz cancelled_at;	/* 0 while it is not */
 static volatile TimestampTz duty_ends_at;
@@ -65,36 +56,6 @@ end_if_unheeded(void)
 		ProcDiePending = true;
 		InterruptPending = true;
 	}
-}
-
-/* Each tick, in a signal handler.  One that comes late is of a process that was stopped, or waits for a processor. */
-static void
-add_own_time(void)
-{
-	double		passed_ms = mhm_milliseconds_since(last_tick);
-
-	INSTR_TIME_SET_CURRENT(last_tick);
-	if (counted == NULL || counted->overdue || (*my_wait_event_info & 0xFF000000) == PG_WAIT_LOCK)
-		return;
-	counted_ms += Min(passed_ms, LONGEST_TICK_MS);
-	if (counted_ms >= counted->own_ms)
-	{
-		counted->overdue = true;
-		QueryCancelPending = true;
-		InterruptPending = true;
-	}
-}
-
-/* Called by a duty that has what it had to wait for: it is cancelled after own_ms of its own */
-void
-mhm_duty_count_time(Duty *duty)
-{
-	if (count_own_time == MAX_TIMEOUTS)
-		count_own_time = RegisterTimeout(USER_TIMEOUT, add_own_time);
-	counted_ms = 0;
-	INSTR_TIME_SET_CURRENT(last_tick);
-	counted = duty;
-	enable_timeout_every(count_own_time, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TICK_MS), TICK_MS);
 }
 
 /* The duty that is added last is the least */
@@ -167,16 +128,9 @@ static void
 note_failure(Duty *duty, ErrorData *error)
 {
 	char		message[MHM_ERROR_LENGTH];
-	char		overdue[64];
-	const char *reason = error->message;
 	int			length;
 
-	if (duty->overdue && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-	{
-		snprintf(overdue, sizeof(overdue), "it took more than %d ms", duty->own_ms);
-		reason = overdue;
-	}
-	snprintf(message, sizeof(message), "could not %s: %s", duty->what, reason);
+	snprintf(message, sizeof(message), "could not %s: %s", duty->what, error->message);
 	length = pg_mbcliplen(message, strlen(message), MHM_ERROR_LENGTH - 1);
 	message[length] = '\0';
 
@@ -189,7 +143,7 @@ note_failure(Duty *duty, ErrorData *error)
 	if (is_to_be_logged(duty, message))
 	{
 		/* With all that PostgreSQL says of it: where it waited, in which statement */
-		char	   *whole = psprintf("meshhook_metrics could not %s: %s", duty->what, reason);
+		char	   *whole = psprintf("meshhook_metrics could not %s: %s", duty->what, error->message);
 
 		if (error->message != NULL)
 			pfree(error->message);
@@ -214,10 +168,7 @@ note_success(Duty *duty)
 	}
 	published = true;
 	if (duty->of_each)
-	{
-		mhm_duty_excuse(duty);
 		return;
-	}
 	ereport(LOG,
 			errmsg("meshhook_metrics can %s again after %d failed attempts", duty->what, duty->failures));
 	mhm_duty_forget(duty);
@@ -274,7 +225,6 @@ mhm_duty_attempt(Duty *duty)
 	PG_TRY();
 	{
 		mhm_duty_cancellable = true;
-		duty->overdue = false;
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
 		if (look_after_duty == MAX_TIMEOUTS)
@@ -296,7 +246,6 @@ mhm_duty_attempt(Duty *duty)
 		HOLD_INTERRUPTS();
 		mhm_duty_cancellable = false;
 		disable_all_timeouts(false);
-		counted = NULL;
 		QueryCancelPending = false;
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
@@ -310,7 +259,6 @@ mhm_duty_attempt(Duty *duty)
 	PG_END_TRY();
 	mhm_duty_cancellable = false;
 	disable_all_timeouts(false);
-	counted = NULL;
 	QueryCancelPending = false;
 	MemoryContextSwitchTo(context);
 	pgstat_report_activity(STATE_IDLE, NULL);

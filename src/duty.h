@@ -20,12 +20,10 @@ typedef struct Duty
 {
 	const char *what;			/* as in "could not ..." */
 	int			timeout_ms;
-	int			own_ms;			/* without what it waits for locks, or 0: see mhm_duty_count_time() */
 	void		(*perform) (void);	/* begun in a transaction, and commits it */
-	bool		of_each;		/* of another one each time: success is not the end of what failed */
+	bool		of_each;		/* of others each time: success is not the end of what failed, its owner says what is */
 	int			failures;		/* in a row */
 	int			sqlerrcode;		/* of the last one */
-	volatile sig_atomic_t overdue;	/* the last one took more than own_ms */
 	instr_time	failed;
 	char		error[MHM_ERROR_LENGTH];
 	struct
@@ -41,7 +39,6 @@ extern volatile sig_atomic_t mhm_duty_cancellable;
 
 extern void mhm_duty_add(Duty *duty);
 extern bool mhm_duty_attempt(Duty *duty);
-extern void mhm_duty_count_time(Duty *duty);
 extern void mhm_duty_excuse(Duty *duty);
 extern void mhm_duty_forget(Duty *duty);
 extern void mhm_duty_forget_others(const Duty *duty);

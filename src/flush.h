@@ -63,7 +63,7 @@ typedef struct MhmStoredState
 {
 	bool		found;			/* is there a row of the region? */
 	uint64		tick;
-	TimestampTz at;
+	TimestampTz at;				/* ... or when the last minute was closed after it */
 	uint64		highest_tick;	/* of any region */
 } MhmStoredState;
 
@@ -98,6 +98,7 @@ extern void mhm_store_mend(void);
 extern void mhm_store_write_state(const MhmFlush *flush);
 extern bool mhm_store_is_closed(TimestampTz minute_end);
 extern void mhm_store_write_live(const MhmFlush *flush);
+extern void mhm_store_note_gap(const MhmFlush *flush);
 extern void mhm_store_call(const char *query, TimestampTz now);
 extern void mhm_store_read_quotas(void);
 

@@ -55,7 +55,7 @@ static const char *const storage_tables[] = {
 
 /* Those of alerting, without which there are metrics all the same */
 static const char *const alert_tables[] = {
-	"alert_state", "alert_suspensions", "alert_rules", "alerts", "alert_events", "alert_receivers", "alert_notifications"
+	"alert_state", "alert_gaps", "alert_rules", "alerts", "alert_events", "alert_receivers", "alert_notifications"
 };
 
 static Oid	histogram_type = InvalidOid;
@@ -287,7 +287,10 @@ void
 mhm_store_read_state(uint64 region_id, MhmStoredState *state)
 {
 	static const char query[] =
-		"select s.tick::bigint, s.at::timestamptz, (select max(f.tick::bigint) from meshhook_metrics.flush_state f) "
+		"select s.tick::bigint, "
+		"greatest(s.at::timestamptz, "
+		"(select r.complete_until::timestamptz from meshhook_metrics.rollup_state r where r.target = '1m')), "
+		"(select max(f.tick::bigint) from meshhook_metrics.flush_state f) "
 		"from (values (1)) one (row) "
 		"left join meshhook_metrics.flush_state s on s.region_id = $1";
 	Oid			types[] = {INT8OID};
@@ -576,6 +579,29 @@ mhm_store_write_live(const MhmFlush *flush)
 					   (uint64) SPI_processed, put),
 				errhint("Look for a trigger or a rule on the table."));
 	mhm_store_withdraw_rows("flushed", rows);
+}
+
+/*
+ * Nothing was flushed for so long that alert rules need to know.  Where there is no
+ * alerting, or its table is another's, nobody does.
+ */
+void
+mhm_store_note_gap(const MhmFlush *flush)
+{
+	static const char query[] =
+		"with old as (delete from meshhook_metrics.alert_gaps g where g.ends < $1 - interval '32 days') "
+		"insert into meshhook_metrics.alert_gaps as g (ends, begins) "
+		"values ($1, $1 - $2 * interval '1 second') "
+		"on conflict (ends) do update set begins = least(g.begins, excluded.begins)";
+	Oid			types[] = {TIMESTAMPTZOID, FLOAT8OID};
+	Datum		values[2];
+	Oid			gaps = get_relname_relid("alert_gaps", get_namespace_oid(SCHEMA_NAME, false));
+
+	if (!OidIsValid(gaps) || owner_of(gaps) != GetUserId())
+		return;
+	values[0] = TimestampTzGetDatum(flush->at);
+	values[1] = Float8GetDatum(flush->seconds);
+	mhm_store_check(SPI_execute_with_args(query, lengthof(types), types, values, NULL, false, 0), query);
 }
 
 /* Call something of the extension's that works on the tables */

@@ -73,6 +73,9 @@
 #define IDLE_BEFORE_RETIREMENT	USECS_PER_DAY
 #define IDLE_UNDER_PRESSURE		(10 * USECS_PER_MINUTE)
 
+/* What came in a longer time is not known well enough to judge by parts of it */
+#define INTERVALS_OF_A_GAP		3.0
+
 /* How long the last flush waits for backends that end */
 #define LAST_BACKENDS_TIMEOUT_US	(10 * USECS_PER_SEC)
 #define LOOK_FOR_BACKENDS_MS	20
@@ -185,8 +188,9 @@ learn_state(void)
 		mhm_region->flushed_tick = state.tick;
 	}
 	next_tick = Max(state.highest_tick, mhm_region->flushed_tick) + 1;
-	if (interval_began_at == 0 && state.found)
-		interval_began_at = state.at;
+	/* Storage knows nothing of a region that has recorded since the server started, as a standby maybe */
+	if (interval_began_at == 0)
+		interval_began_at = state.found ? state.at : PgStartTime;
 	state_known = true;
 }
 
@@ -261,6 +265,9 @@ flush_changes(void)
 	{
 		state_known = false;
 		CommitTransactionCommand();
+		/* Nothing has come yet, so the time that the first flush is about begins later */
+		if (mhm_region->used_series == 0)
+			interval_began_at = GetCurrentTimestamp();
 		return;
 	}
 	/* The next process reads the database's settings as they are now */
@@ -303,6 +310,8 @@ flush_changes(void)
 	}
 	else
 		MemoryContextSwitchTo(transaction_context);
+	if (flush.seconds > INTERVALS_OF_A_GAP * mhm_flush_interval / 1000.0)
+		mhm_store_note_gap(&flush);
 	/* Last, since the migrations lock flush_state first */
 	mhm_store_read_quotas();
 	mhm_store_leave();

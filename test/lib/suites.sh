@@ -344,7 +344,7 @@ perl_tests()
 suite_tap()
 {
 	# The longest, first, so that at the end none goes on alone
-	local -a files=(test/t/{alerts_of_locked_tenants,alerts_of_failing_tenants,scheduled_by_pg_cron,alerts_behind_locks,worker_has_no_superuser_rights}.pl)
+	local -a files=(test/t/{alerts_of_tenants_in_trouble,alerts_within_memory,scheduled_by_pg_cron,alerts_behind_locks,worker_has_no_superuser_rights}.pl)
 	local file
 
 	nothing_in test/t '*.pl' && return

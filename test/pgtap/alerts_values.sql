@@ -32,7 +32,7 @@ language sql as $$
 	where f.at < until and not f.is_recorded and random() < share and s.metric <> 'filler'
 	order by f.n;
 	insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum, min, max, last, histogram)
-	select tenant_id, at, 5, array_agg(series_id), array_agg(count), array_agg(sum), array_agg(min), array_agg(max), array_agg(last), array_agg(histogram)
+	select tenant_id, at, 0.000001, array_agg(series_id), array_agg(count), array_agg(sum), array_agg(min), array_agg(max), array_agg(last), array_agg(histogram)
 	from (
 		select x.flush, x.tenant_id, x.at, s.id % (x.flush % 2 + 1) as half, s.id as series_id, count(*) as count, sum(x.value) as sum,
 			min(x.value) filter (where s.kind <> 'counter') as min,
@@ -78,7 +78,8 @@ from (
 	offset 0) m;
 
 -- The answers. Windows up to 15 minutes are exact, longer ones begin at a whole minute,
--- above 12 hours at a whole hour.
+-- above 12 hours at a whole hour. A rate is of the time up to the newest flush, if that is
+-- no older than flush_interval.
 -- A label with an empty value is none
 create function pg_temp.has(labels jsonb, wanted jsonb) returns boolean
 language sql as $$
@@ -87,8 +88,15 @@ language sql as $$
 $$;
 create function pg_temp.answers(now timestamptz) returns table (rule_id uuid, labels jsonb, value float8)
 language sql as $$
-	with begun as (
-		select r.*, extract(epoch from now - begins)::float8 as seconds
+	with newest as (
+		select l.at
+		from meshhook_metrics.live l
+		where l.at <= now
+		order by l.id desc
+		limit 1
+	),
+	begun as (
+		select r.*, extract(epoch from coalesce((select n.at from newest n where n.at >= now - interval '5 s' and n.at > begins), now) - begins)::float8 as seconds
 		from (
 			select r.*, r.time_window > '15 min' as from_whole,
 				case

@@ -71,11 +71,48 @@ begin
 	return (select value from meshhook_metrics.alert_values(pg_temp.t(seconds), array[made]));
 end
 $$;
+insert into meshhook_metrics.settings (name, tenant_id, value) values ('max_alert_rules', :'a', '1000');
 create function pg_temp.rate(time_window interval, seconds numeric) returns float8
 language sql
 return pg_temp.value(jsonb_build_object('metric', 'x_total', 'aggregate', 'rate', 'time_window', time_window), seconds);
 select is(pg_temp.rate('10 seconds', 930.5), 0.4::float8, 'a rate is for a second');
 select is(pg_temp.rate('901 seconds', 930.5), 7 / 930.5::float8, 'of the time from where it begins');
+
+-- A steady ten a second, flushed every 15 seconds: whatever the window is, and whether or not
+-- its minutes are closed, and wherever it ends, it has its part of what came
+create function pg_temp.parts(at numeric, expected numeric) returns setof text
+language sql as $$
+	select is(
+		string_agg(format('%s: %s %s %s', w, round(pg_temp.value(d.columns || '{"aggregate": "rate"}', at)::numeric, 6),
+			round(pg_temp.value(d.columns || '{"aggregate": "increase"}', at)::numeric, 3),
+			round(pg_temp.value(d.columns || '{"aggregate": "count"}', at)::numeric, 3)), ', ' order by w),
+		string_agg(format('%s: 10.000000 %s %s', w, round(10 * (extract(epoch from w) - at + expected), 3), round(extract(epoch from w) - at + expected, 3)), ', ' order by w),
+		format('at %s s', at))
+	from unnest('{10 s,20 s,25 s,30 s,40 s,100 s}'::interval[]) w
+	cross join lateral (select jsonb_build_object('metric', 'steady_total', 'time_window', w) as columns) d
+$$;
+select pg_temp.clear();
+update meshhook_metrics.rollup_state set live_id = 0, complete_until = '-infinity';
+insert into meshhook_metrics.series (tenant_id, metric, kind, labels) values (:'a', 'steady_total', 'counter', '{}');
+insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum)
+select :'a', pg_temp.t(g * 15 - 0.000001), 15, array[s.id], array[15], array[150]
+from meshhook_metrics.series s, generate_series(1, 16) g;
+select pg_temp.parts(at, at) from unnest(array[225, 232.5, 236, 239.999999]) at;
+select pg_temp.parts(243, 239.999999);
+select pg_temp.close(120);
+select pg_temp.parts(225, 225);
+select pg_temp.close(240);
+select pg_temp.parts(at, at) from unnest(array[225, 232.5, 236, 239.999999]) at;
+select pg_temp.parts(243, 239.999999);
+-- Nothing has come since, which is known: the last minute is not stretched
+select is(round(pg_temp.value('{"metric": "steady_total", "aggregate": "rate", "time_window": "1 minute"}', 270)::numeric, 4), 5.0000, 'what rests counts as time');
+-- A flush is about its minute only, as the minute in rollup_1m is
+select pg_temp.clear();
+insert into meshhook_metrics.series (tenant_id, metric, kind, labels) values (:'a', 'steady_total', 'counter', '{}');
+insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum)
+select :'a', pg_temp.t(70), 40, array[s.id], array[10], array[100] from meshhook_metrics.series s;
+select is(pg_temp.value(jsonb_build_object('metric', 'steady_total', 'aggregate', 'increase', 'time_window', w), 70)::numeric, 100::numeric, format('all of a row is in its minute: %s', w))
+from unnest('{10 s 1 us,11 s,60 s,100 s}'::interval[]) w where extract(epoch from w) % 1 = 0;
 
 -- Whose series, and which
 select pg_temp.clear();

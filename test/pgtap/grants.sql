@@ -44,8 +44,10 @@ insert into calls values
 	('retention', $$ meshhook_metrics.retention('1m') $$),
 	('evaluate_alerts', $$ meshhook_metrics.evaluate_alerts() $$),
 	('evaluate_tenant_alerts', $$ meshhook_metrics.evaluate_tenant_alerts(pg_catalog.now(), '{}') $$),
-	('suspend_alerts', $$ meshhook_metrics.suspend_alerts(pg_catalog.now(), pg_catalog.gen_random_uuid(), 'late') $$),
+	('note_alert_failure', $$ meshhook_metrics.note_alert_failure(pg_catalog.now(), pg_catalog.gen_random_uuid(), 'late') $$),
 	('alert_values', $$ meshhook_metrics.alert_values(pg_catalog.now(), '{}') $$),
+	('evaluate_alert_rules', $$ meshhook_metrics.evaluate_alert_rules(pg_catalog.now(), '{}', true) $$),
+	('alert_pieces', $$ meshhook_metrics.alert_pieces('{}') $$),
 	('alert_values_apart', $$ meshhook_metrics.alert_values_apart(pg_catalog.now(), '{}') $$),
 	('alert_spans', $$ meshhook_metrics.alert_spans(pg_catalog.now(), '{1 hour}') $$),
 	('alert_totals', $$ meshhook_metrics.alert_totals(pg_catalog.now(), '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}') $$),
@@ -176,7 +178,7 @@ select throws_ok(format('set local role regress_worker; select %s', call), '4250
 	'and is refused ' || routine || '()')
 from calls
 where routine in ('reset', 'describe', 'snapshot', 'prometheus', 'status', 'flush', 'query_range', 'rollup', 'maintain', 'close_minutes', 'schedule', 'create_leaf',
-	'evaluate_alerts', 'evaluate_tenant_alerts', 'suspend_alerts', 'alert_values', 'write_notifications', 'claim_notifications', 'finish_notification', 'send_notifications');
+	'evaluate_alerts', 'evaluate_tenant_alerts', 'note_alert_failure', 'evaluate_alert_rules', 'alert_values', 'write_notifications', 'claim_notifications', 'finish_notification', 'send_notifications');
 
 select * from finish();
 rollback;

@@ -61,7 +61,7 @@ language sql as $$
 	union all select 'event ' || e::text from meshhook_metrics.alert_events e
 	union all select 'receiver ' || c::text from meshhook_metrics.alert_receivers c
 	union all select 'notification ' || n::text from meshhook_metrics.alert_notifications n
-	union all select 'suspension ' || u::text from meshhook_metrics.alert_suspensions u
+	union all select 'gap ' || u::text from meshhook_metrics.alert_gaps u
 	union all select 'evaluation ' || s::text from meshhook_metrics.alert_state s
 $$;
 create function pg_temp.data() returns setof text
@@ -161,7 +161,7 @@ select set_eq('select pg_temp.storage()', 'table storage', 'they come back, with
 select set_eq(
 	$$ select regexp_replace(d, '"\{[^}]*\}"|\([^()]*\)\)$', '') from (select pg_temp.data()) t (d) where d !~ '^(live|1m|5m)' $$,
 	$$ select regexp_replace(line, '"\{[^}]*\}"|\([^()]*\)\)$', '') from data where line !~ '^(live|1m|5m)' $$, 'what else there was is there');
-select set_eq('select pg_temp.alert_data()', $$ select line from data where line ~ '^(rule|alert|event|receiver|notification|suspension|evaluation) ' $$,
+select set_eq('select pg_temp.alert_data()', $$ select line from data where line ~ '^(rule|alert|event|receiver|notification|gap|evaluation) ' $$,
 	'rules, alerts, events and notifications to the letter');
 select is((select sum(c) from meshhook_metrics.live, unnest(count) c), 9::numeric, 'the rows of live');
 select is((select sum(count) from meshhook_metrics.rollup_1m), 5::numeric, 'and the minutes');
@@ -169,7 +169,7 @@ select lives_ok($$ update meshhook_metrics.rollup_5m set histogram = (select mes
 
 -- Tables, leaves, policies, grants, triggers and functions that were dropped
 drop table meshhook_metrics.flush_state, meshhook_metrics.settings, meshhook_metrics.rollup_1h, meshhook_metrics.alert_state, meshhook_metrics.alerts,
-	meshhook_metrics.alert_events, meshhook_metrics.alert_notifications, meshhook_metrics.alert_suspensions cascade;
+	meshhook_metrics.alert_events, meshhook_metrics.alert_notifications, meshhook_metrics.alert_gaps cascade;
 -- Or else the last month's hours would be taken for made, just after it
 update meshhook_metrics.rollup_state set complete_until = '-infinity' where target = '1h';
 drop policy tenants_read_their_own on meshhook_metrics.live;

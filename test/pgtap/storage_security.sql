@@ -132,7 +132,7 @@ select is((select string_agg(format('%s %s %s', g.grantee, g.relname, g.privileg
 select is((select string_agg(relname, ' ' order by relname) from tables where not relispartition and has_table_privilege('authenticated', oid, 'select')),
 	'alert_events alert_rules alerts live metrics rollup_1d rollup_1h rollup_1m rollup_5m series', 'tenants read these');
 select is((select string_agg(relname, ' ' order by relname) from tables where not relispartition and has_table_privilege('service_role', oid, 'select')),
-	'alert_events alert_notifications alert_receivers alert_rules alert_state alert_suspensions alerts flush_state live metrics rollup_1d rollup_1h rollup_1m rollup_5m rollup_state series settings', 'the service role reads all');
+	'alert_events alert_gaps alert_notifications alert_receivers alert_rules alert_state alerts flush_state live metrics rollup_1d rollup_1h rollup_1m rollup_5m rollup_state series settings', 'the service role reads all');
 select is((select string_agg(attname, ' ') from pg_attribute where attrelid = 'meshhook_metrics.flush_state'::regclass and attnum > 0
 		and has_column_privilege('authenticated', attrelid, attnum, 'select')), 'at', 'of the flushes tenants know the time');
 select is((select string_agg(attname, ' ' order by attnum) from pg_attribute where attrelid = 'meshhook_metrics.rollup_state'::regclass and attnum > 0

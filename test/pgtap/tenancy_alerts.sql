@@ -289,16 +289,17 @@ delete from meshhook_metrics.alert_rules where name ~ 'public|pg_catalog|tenancy
 
 -- What is not A's to read, or to do
 select is(pg_temp.ask_as_a(format('select %s from meshhook_metrics.%I', what, storage)), '42501: permission denied for table ' || storage, format('A reads no %s of %s', what, storage))
-from unnest(array['alert_receivers', 'alert_notifications', 'alert_state', 'alert_suspensions']) storage, unnest(array['1', '*', 'ctid', 'count(*)']) what;
+from unnest(array['alert_receivers', 'alert_notifications', 'alert_state', 'alert_gaps']) storage, unnest(array['1', '*', 'ctid', 'count(*)']) what;
 select is(pg_temp.ask('authenticated', :'claims_a', statement), '42501: permission denied for table ' || storage, 'A: ' || statement)
-from (values ('alerts'), ('alert_events'), ('alert_receivers'), ('alert_notifications'), ('alert_state'), ('alert_suspensions')) s (storage),
+from (values ('alerts'), ('alert_events'), ('alert_receivers'), ('alert_notifications'), ('alert_state'), ('alert_gaps')) s (storage),
 	unnest(array[format('insert into meshhook_metrics.%I default values', storage), format('delete from meshhook_metrics.%I', storage),
-		format('update meshhook_metrics.%I set %I = %2$I', storage, case storage when 'alert_state' then 'rules' else 'tenant_id' end)]) statement;
+		format('update meshhook_metrics.%I set %I = %2$I', storage, case storage when 'alert_state' then 'rules' when 'alert_gaps' then 'ends' else 'tenant_id' end)]) statement;
 create temp table calls (call text);
 insert into calls values
-	('evaluate_tenant_alerts(now(), ''{22222222-2222-2222-2222-222222222222}'')'), ('suspend_alerts(now(), ''22222222-2222-2222-2222-222222222222'', ''no'')'),
+	('evaluate_tenant_alerts(now(), ''{22222222-2222-2222-2222-222222222222}'')'), ('note_alert_failure(now(), ''22222222-2222-2222-2222-222222222222'', ''no'')'),
 	('evaluate_alerts()'), ('evaluate_alerts(now())'),
 	('alert_values(now(), ''{22222222-0000-4000-8000-000000000001}'')'),
+	('alert_pieces(''{22222222-2222-2222-2222-222222222222}'')'), ('evaluate_alert_rules(now(), ''{22222222-0000-4000-8000-000000000001}'', true)'),
 	('alert_values_apart(now(), ''{22222222-0000-4000-8000-000000000001}'')'),
 	('alert_totals(now(), ''{22222222-2222-2222-2222-222222222222}'', ''{1}'', ''{1}'', ''{1}'', ''{f}'', array[now()], array[now()], array[now()], array[now()], array[now()], ''{5m}'', ''{t}'')'),
 	('alert_spans(now(), ''{1 hour}'')'), ('alert_text(''{{ value }}'', 1, 2, ''{}'')'), ('alert_annotations(''{}'', 1, 2, ''{}'')'),
@@ -318,8 +319,8 @@ select is(pg_temp.ask(role, claims, format(statement, storage)),
 	'42501: permission denied for ' || case role when 'anon' then 'table ' || storage else 'schema meshhook_metrics' end, format('%s: ' || statement, role, storage))
 from unnest(array['anon', 'tenancy_stranger']) role,
 	unnest(array[:'claims_a', '{}']) claims,
-	unnest(array['alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications', 'alert_state', 'alert_suspensions']) storage,
-	unnest(array['select * from meshhook_metrics.%I', 'insert into meshhook_metrics.%I default values', 'delete from meshhook_metrics.%I']) statement;
+	unnest(array['alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications', 'alert_state', 'alert_gaps']) storage,
+	unnest(array['select count(*) from meshhook_metrics.%I', 'insert into meshhook_metrics.%I default values', 'delete from meshhook_metrics.%I']) statement;
 
 -- The service role: rules of all, receivers, delivery
 select is(pg_temp.after('service_role', null, pg_temp.inserting(jsonb_build_object('tenant_id', tenant)), format('select tenant_id from meshhook_metrics.alert_rules where name = ''new''')),
@@ -355,12 +356,12 @@ select is(pg_temp.after('service_role', null, $$ do $x$
 -- But the text of it and what has happened are the server's
 select is(pg_temp.ask('service_role', null, format('update meshhook_metrics.%I set %I = %s', storage, attname, case attidentity when '' then quote_ident(attname) else 'default' end)), '42501: permission denied for table ' || storage,
 	format('the service role does not change %s of %s', attname, storage))
-from unnest(array['alerts', 'alert_events', 'alert_state', 'alert_suspensions', 'alert_notifications']) storage
+from unnest(array['alerts', 'alert_events', 'alert_state', 'alert_gaps', 'alert_notifications']) storage
 join pg_attribute a on a.attrelid = format('meshhook_metrics.%I', storage)::regclass and a.attnum > 0
 where storage <> 'alert_notifications' or attname not in ('attempts', 'next_attempt_at', 'last_error', 'delivered_at', 'dead_at')
 order by storage, attnum;
 select is(pg_temp.ask('service_role', null, format(statement, storage)), '42501: permission denied for table ' || storage, format('the service role: ' || statement, storage))
-from unnest(array['alerts', 'alert_events', 'alert_state', 'alert_suspensions', 'alert_notifications']) storage,
+from unnest(array['alerts', 'alert_events', 'alert_state', 'alert_gaps', 'alert_notifications']) storage,
 	unnest(array['insert into meshhook_metrics.%I default values', 'delete from meshhook_metrics.%I', 'truncate meshhook_metrics.%I']) statement;
 select is(pg_temp.ask('service_role', null, 'select string_agg(distinct left(tenant_id::text, 1), '''') from meshhook_metrics.' || storage), '(012)', 'but reads all of ' || storage)
 from unnest(array['alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications']) storage;

@@ -106,7 +106,7 @@ from unnest(array['anon', 'authenticated', 'service_role', 'tenancy_stranger']) 
 select is((select string_agg(distinct substr(answer, 1, 5), ' ') from (
 		select pg_temp.change('tenancy_owner', null, statement, oid) as answer
 		from tables, changes
-		where name in ('series', 'live', 'settings', 'rollup_1m', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications', 'alert_state', 'alert_suspensions')
+		where name in ('series', 'live', 'settings', 'rollup_1m', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications', 'alert_state', 'alert_gaps')
 			and what in ('update', 'delete from', 'truncate', 'lock', 'alter', 'make a policy for', 'hang a trigger on', 'drop', 'grant on')) o), 'done',
 	'the owner may do all of that');
 

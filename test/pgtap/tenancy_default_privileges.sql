@@ -39,7 +39,7 @@ where s.relkind <> 'S'
 	and has_table_privilege(role, s.oid, p.privilege)
 	and not (p.privilege = 'SELECT' and s.object !~ 'leaf'
 		and (role = 'service_role'
-			or role = 'authenticated' and s.name not in ('settings', 'flush_state', 'rollup_state', 'alert_state', 'alert_suspensions', 'alert_receivers', 'alert_notifications')))
+			or role = 'authenticated' and s.name not in ('settings', 'flush_state', 'rollup_state', 'alert_state', 'alert_gaps', 'alert_receivers', 'alert_notifications')))
 	and not (p.privilege in ('INSERT', 'UPDATE', 'DELETE') and s.name = 'alert_rules' and role in ('authenticated', 'service_role'))
 	and not (p.privilege in ('INSERT', 'UPDATE', 'DELETE') and s.name = 'alert_receivers' and role = 'service_role')
 union all

@@ -17,7 +17,7 @@ insert into decided values
 	('metrics', 'SELECT', 'SELECT'),
 	('settings', '', 'SELECT'),
 	('alert_state', '', 'SELECT'),
-	('alert_suspensions', '', 'SELECT'),
+	('alert_gaps', '', 'SELECT'),
 	('alerts', 'SELECT', 'SELECT'),
 	('alert_events', 'SELECT', 'SELECT'),
 	('alert_rules', 'DELETE,INSERT,SELECT,UPDATE', 'DELETE,INSERT,SELECT,UPDATE'),

@@ -75,7 +75,7 @@ for my $trouble (
 	[
 		'a trigger that refuses events',
 		<<'SQL',
-create function public.refuse() returns trigger language plpgsql as $$ begin raise 'no more of %', tg_table_name; end $$;
+create function public.refuse() returns trigger language plpgsql as $$ begin raise insufficient_privilege using message = 'no more of ' || tg_table_name; end $$;
 create trigger refuse before insert on meshhook_metrics.alert_events for each row execute function public.refuse()
 SQL
 		'no more of alert_events',
@@ -131,7 +131,7 @@ transitions_ok($node, 'all of this');
 # No alerting at all: what was there is gone, and the migrations bring it back empty
 my $mark = log_mark($node);
 # That of the state first, as an evaluation does
-keep($node, 'drop table ' . (join ', ', map { "meshhook_metrics.alert$_" } qw(_state s _rules _suspensions _events _receivers _notifications)) . ' cascade');
+keep($node, 'drop table ' . (join ', ', map { "meshhook_metrics.alert$_" } qw(_state s _rules _gaps _events _receivers _notifications)) . ' cascade');
 record();
 flushed_ok('no alerting');
 # But for an evaluation that was waiting for the table when it was dropped

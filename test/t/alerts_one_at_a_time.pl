@@ -39,7 +39,7 @@ SQL
 	is(keep($node, <<'SQL'), 'other', 'nor can it when the tenant is left alone, which does not wait either');
 begin;
 set local lock_timeout = '10s';
-select from meshhook_metrics.suspend_alerts(now(), '00000000-0000-0000-0000-000000000000', 'tried');
+select from meshhook_metrics.note_alert_failure(now(), '00000000-0000-0000-0000-000000000000', 'tried');
 select string_agg(name, ', ') from meshhook_metrics.alert_rules where last_error ~ 'tried$';
 rollback;
 SQL

@@ -30,7 +30,7 @@ sub new_node
 }
 
 # All that is stored but flush_state, as one statement that runs in the transaction that restores it
-my @tables = qw(series live rollup_1m rollup_5m rollup_1h rollup_1d rollup_state settings alert_state alert_suspensions alert_rules alerts alert_events alert_receivers alert_notifications);
+my @tables = qw(series live rollup_1m rollup_5m rollup_1h rollup_1d rollup_state settings alert_state alert_gaps alert_rules alerts alert_events alert_receivers alert_notifications);
 my $stored = join ' union all ', map { "select '$_ ' || t::text from meshhook_metrics.$_ t" } @tables;
 $stored .= " order by 1";
 

@@ -12,8 +12,8 @@ create function pg_temp.seconds(at timestamptz) returns text
 language sql immutable
 return trim_scale(extract(epoch from at - timestamptz '2024-01-16 10:00:00+00'))::text;
 
--- A row of live with one sample; its series is made when it is needed. What the metric
--- is called says what it is.
+-- A row of live with one sample, about that moment only; its series is made when it is
+-- needed. What the metric is called says what it is.
 create function pg_temp.sample(metric text, at timestamptz, value float8, labels jsonb default '{}',
 	tenant uuid default '11111111-1111-1111-1111-111111111111') returns void
 language plpgsql as $$
@@ -29,7 +29,7 @@ begin
 		returning id into series_id;
 	end if;
 	insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum, min, max, last, histogram)
-	values (tenant, at, 5, array[series_id], array[1], array[value],
+	values (tenant, at, 0.000001, array[series_id], array[1], array[value],
 		case when kind <> 'counter' then array[value] end, case when kind <> 'counter' then array[value] end,
 		case when kind = 'gauge' then array[value] end,
 		case when kind = 'histogram' then array[(select meshhook_metrics.histogram_of(v) from unnest(array[value]) v)] end);

@@ -1,5 +1,5 @@
--- What one tenant's rules cost does not hold up the others: tenants are evaluated apart,
--- left alone for a while, and have at most a thousand active alerts
+-- What one tenant's rules cost does not hold up the others: some tenants can be evaluated
+-- without the others, many rules are in pieces, and a tenant has at most a thousand active alerts
 begin;
 set local client_min_messages = warning;
 \ir ../sql/include/migrations.sql
@@ -41,70 +41,34 @@ select is(pg_temp.states(), '2 firing 11', 'the tenant''s alerts end');
 select is(meshhook_metrics.evaluate_tenant_alerts(pg_temp.t(70), null), 1::bigint, 'null is all');
 select is(pg_temp.states(), '', 'of whom nothing is left');
 
--- A suspension
+-- Evaluating a tenant's rules has failed
 select pg_temp.clear();
 select pg_temp.rule(jsonb_build_object('tenant_id', tenant)) from unnest(array[:'a', :'b']) tenant;
+select pg_temp.rule(jsonb_build_object('tenant_id', :'a', 'name', 'disabled', 'enabled', false));
 select pg_temp.samples(0, 11);
 select pg_temp.evaluate(0);
-select meshhook_metrics.suspend_alerts(pg_temp.t(10), :'a', 'too slow');
-select results_eq('select tenant_id, pg_temp.seconds(until), failures, error from meshhook_metrics.alert_suspensions',
-	format('values (%L::uuid, %L, 1, %L)', :'a', '70', 'too slow'), 'a tenant is left alone for a minute');
-select results_eq('select tenant_id, last_error, pg_temp.seconds(last_error_at) from meshhook_metrics.alert_rules where last_error is not null',
-	format('values (%L::uuid, %L, %L)', :'a', 'the rules of this tenant are not evaluated until 2024-01-16 10:01:10 UTC, since evaluating them failed: too slow', '10'),
-	'its rules say so, and why');
+select meshhook_metrics.note_alert_failure(pg_temp.t(10), :'a', 'too slow');
+select results_eq('select tenant_id, name, last_error, pg_temp.seconds(last_error_at) from meshhook_metrics.alert_rules where last_error is not null',
+	format('values (%L::uuid, %L, %L, %L)', :'a', 'deep', 'the rules of this tenant were not evaluated: too slow', '10'), 'its rules say so, and why');
+select is(pg_temp.states(), '1 firing 11, 2 firing 11', 'and its alerts stay');
 select pg_temp.samples(20, 5);
-select is(pg_temp.evaluate(20), 1::bigint, 'until then others are evaluated');
-select is(pg_temp.states(), '1 firing 11', 'and its alerts stay');
--- Whatever has become of the rule
-savepoint changed;
-delete from meshhook_metrics.alert_rules where tenant_id = :'a';
-select is(pg_temp.evaluate(25), 0::bigint, 'also those of a rule that is deleted');
-select is(meshhook_metrics.evaluate_tenant_alerts(pg_temp.t(25), array[:'a']::uuid[]), 0::bigint, 'when it is evaluated apart as well');
-select is(pg_temp.evaluate(70), 1::bigint, 'until it is over');
-select is(pg_temp.states(), '', 'then they end');
-rollback to changed;
-savepoint changed;
-update meshhook_metrics.alert_rules set repeat_interval = '1 minute';
-select pg_temp.evaluate(65);
-select is((select count(*) from meshhook_metrics.alert_notifications where tenant_id = :'a'), 1::bigint, 'nor is it told of them again');
-rollback to changed;
-select pg_temp.samples(69, 5);
-select is(pg_temp.evaluate(69.999999), 0::bigint, 'to the microsecond');
-select is((select count(*) from meshhook_metrics.alert_rules where last_error is not null), 1::bigint, 'as does what its rules say');
-select is(pg_temp.evaluate(70), 1::bigint, 'then it is evaluated again');
-select is(pg_temp.states(), '', 'with what has been meanwhile');
-select is((select count(*) from meshhook_metrics.alert_rules where last_error is not null), 0::bigint, 'and nothing fails');
-select is((select count(*) from meshhook_metrics.alert_suspensions), 1::bigint, 'that it was suspended is remembered');
-create temp table waits (failures int, minutes float8);
-do $$
-begin
-	for failure in 2 .. 9 loop
-		perform meshhook_metrics.suspend_alerts(pg_temp.t(1000 * failure), '11111111-1111-1111-1111-111111111111', 'again');
-		insert into waits select s.failures, extract(epoch from s.until - pg_temp.t(1000 * failure)) / 60 from meshhook_metrics.alert_suspensions s;
-	end loop;
-end
-$$;
-select results_eq('select * from waits order by failures', $$ values (2, 2::float8), (3, 4), (4, 8), (5, 16), (6, 32), (7, 60), (8, 60), (9, 60) $$, 'each time it is twice as long, up to an hour');
-select is((select error from meshhook_metrics.alert_suspensions), 'again', 'the last error is kept');
-select pg_temp.evaluate(12600 + 86400);
-select is((select count(*) from meshhook_metrics.alert_suspensions), 1::bigint, 'for a day');
-select pg_temp.evaluate(12600.000001 + 86400);
-select is((select count(*) from meshhook_metrics.alert_suspensions), 0::bigint, 'then it is forgotten');
-select meshhook_metrics.suspend_alerts(pg_temp.t(200000), :'a', 'anew');
-select is((select pg_temp.seconds(until) from meshhook_metrics.alert_suspensions), '200060', 'and begins with a minute again');
+select is(pg_temp.evaluate(20), 2::bigint, 'it is evaluated again with the others');
+select is((select count(*) from meshhook_metrics.alert_rules where last_error is not null), 0::bigint, 'and nothing fails then');
 
--- By a clock that was set back since
-select meshhook_metrics.suspend_alerts(clock_timestamp() + interval '12 days', :'a', 'ahead');
-select pg_temp.evaluate(200100);
-select is((select count(*) from meshhook_metrics.alert_suspensions), 0::bigint, 'nobody is left alone for longer than that, by whatever clock');
-select is((select count(*) from meshhook_metrics.alert_rules where last_error is not null), 0::bigint, 'and the rules are evaluated');
-select meshhook_metrics.suspend_alerts(clock_timestamp(), :'a', 'now');
-select pg_temp.evaluate(200100);
-select is((select count(*) from meshhook_metrics.alert_suspensions), 1::bigint, 'but for that, whatever time is evaluated');
+-- How many rules are evaluated at once
+select pg_temp.clear();
+insert into meshhook_metrics.settings (name, tenant_id, value) values ('max_alert_rules', :'a', '1000');
+select pg_temp.sample('depth', pg_temp.t(0), 1, jsonb_build_object('n', n)) from generate_series(1, 900) n;
+select pg_temp.rule(jsonb_build_object('name', n, 'aggregate', 'max')) from generate_series(1, 100) n;
+select pg_temp.rule(jsonb_build_object('tenant_id', :'b'));
+select results_eq('select cardinality(piece) from meshhook_metrics.alert_pieces(null) order by 1 desc', 'values (44), (44), (13)', 'rules of many series are evaluated in several pieces');
+select is((select count(distinct r) from meshhook_metrics.alert_pieces(null) p, unnest(p.piece) r), 101::bigint, 'each in one');
+select is((select count(*) from meshhook_metrics.alert_pieces(array[:'b']::uuid[])), 1::bigint, 'those of one tenant');
+update meshhook_metrics.alert_rules set enabled = name <> '1', last_error = case when name = '2' then 'no' end;
+select is((select sum(cardinality(piece)) from meshhook_metrics.alert_pieces(null)), 99::bigint, 'but for those that are disabled, or tried apart');
 
 -- A thousand active alerts of a tenant
 select pg_temp.clear();
-delete from meshhook_metrics.alert_suspensions;
 select pg_temp.rule(jsonb_build_object('name', 'rule ' || n, 'group_by', array['queue'])) from generate_series(1, 11) n;
 select pg_temp.rule(jsonb_build_object('tenant_id', :'b'));
 select pg_temp.sample('depth', pg_temp.t(0), 11, jsonb_build_object('queue', n)) from generate_series(1, 100) n;
