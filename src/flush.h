@@ -16,6 +16,7 @@
 
 #include "access/tupdesc.h"
 #include "region.h"
+#include "utils/date.h"
 #include "utils/tuplestore.h"
 
 /* What came to one series since the last flush, and what it held afterwards */
@@ -31,6 +32,7 @@ typedef struct MhmChange
 	const char *labels;			/* as in labels.h */
 	uint32		labels_length;
 	int64		id;				/* in table series; 0 until it is known */
+	DateADT		last_day;		/* there */
 
 	uint64		count;
 	double		sum;
@@ -86,8 +88,9 @@ extern bool mhm_store_is_writable_anew(void);
 extern bool mhm_store_has_alerts(void);
 extern void mhm_store_read_state(uint64 region_id, MhmStoredState *state);
 extern void mhm_store_write_state(const MhmFlush *flush);
-extern void mhm_store_write_live(const MhmFlush *flush);
+extern uint64 mhm_store_write_live(const MhmFlush *flush);
 extern void mhm_store_call(const char *query, TimestampTz now);
+extern bool mhm_store_ask(const char *query, TimestampTz now);
 extern void mhm_store_read_quotas(void);
 
 /* For flushseries.c */
@@ -98,6 +101,7 @@ extern void mhm_store_withdraw_rows(const char *name, Tuplestorestate *rows);
 /* flushseries.c */
 extern void mhm_series_use_table(Oid relation);
 extern bool mhm_series_identify(MhmFlush *flush);
+extern void mhm_series_write_days(const MhmFlush *flush);
 extern void mhm_series_remember(const MhmFlush *flush);
 
 #endif							/* MHM_FLUSH_H */

@@ -24,6 +24,7 @@
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "storage/shmem.h"
+#include "upkeep.h"
 #include "utils/timestamp.h"
 #include "workerstate.h"
 
@@ -36,6 +37,7 @@ mhm_worker_request_memory(void)
 {
 	RequestAddinShmemSpace(MAXALIGN(sizeof(MhmWorkerState)));
 	RequestAddinShmemSpace(MAXALIGN(mhm_quotas_size()));
+	RequestAddinShmemSpace(MAXALIGN(mhm_upkeep_size()));
 }
 
 void
@@ -43,6 +45,7 @@ mhm_worker_attach_memory(void)
 {
 	bool		found;
 	void	   *quotas;
+	void	   *upkeep;
 
 	mhm_worker_state = ShmemInitStruct("meshhook_metrics worker", sizeof(MhmWorkerState), &found);
 	if (!found)
@@ -53,6 +56,8 @@ mhm_worker_attach_memory(void)
 	}
 	quotas = ShmemInitStruct("meshhook_metrics quotas", mhm_quotas_size(), &found);
 	mhm_quotas_attach(quotas, found);
+	upkeep = ShmemInitStruct("meshhook_metrics upkeep", mhm_upkeep_size(), &found);
+	mhm_upkeep_attach(upkeep, found);
 }
 
 void

@@ -117,7 +117,7 @@ alter table meshhook_metrics.live enable trigger all;
 commit;
 SQL
 upkeep();
-await(sub { keep(q{select exists (select from attack.attempts where place = 'after delete on live each statement')}) eq 't' },
+await(sub { keep(q{select exists (select from attack.attempts where place = 'after delete on live each row')}) eq 't' },
 	'the worker to close the minute');
 attempts_fail_ok($node, 'triggers of a minute that is closed', map { $_->[2] } grep { $_->[2] =~ /rollup|delete/ } @hung);
 keep("drop trigger $_->[1] on meshhook_metrics.$_->[0]") for @hung;
