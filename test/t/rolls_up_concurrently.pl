@@ -122,6 +122,16 @@ $one->query_safe("begin; select meshhook_metrics.create_leaf('1m', '2043-01-01')
 is(sql("set lock_timeout = '1s'; select count(*) > 0 from meshhook_metrics.rollup_1m"), 't', 'and the table is read while a leaf is made');
 $one->query_safe('commit;');
 
+# It is where its table is
+sql("set allow_in_place_tablespaces = on; create tablespace fast location ''");
+sql('alter table only meshhook_metrics.rollup_5m set tablespace fast');
+sql("select meshhook_metrics.create_leaf('5m', '2044-01-01')");
+is(sql("select t.spcname from pg_class c join pg_tablespace t on t.oid = c.reltablespace where c.relname like 'rollup_5m_20%' and c.relkind = 'r'"), 'fast',
+	'a leaf is made in the tablespace of its table');
+sql(q{do $$ begin execute (select 'drop table meshhook_metrics.' || leaf from meshhook_metrics.leaves('5m') order by lower_bound desc limit 1); end $$});
+sql('alter table only meshhook_metrics.rollup_5m set tablespace pg_default');
+sql('drop tablespace fast');
+
 # Old leaves, one of which is being read
 sub age
 {
