@@ -99,8 +99,10 @@ on meshhook_metrics.series (tenant_id, metric, meshhook_metrics.labels_digest(la
 create index if not exists series_metric
 on meshhook_metrics.series (metric, tenant_id);
 
-alter table meshhook_metrics.series
-add column if not exists last_day date not null default (pg_catalog.now() at time zone 'UTC')::pg_catalog.date;
+alter table meshhook_metrics.series add column if not exists last_day date not null default (pg_catalog.now() at time zone 'UTC')::pg_catalog.date;
+
+-- Room on each page for the days that the worker writes: no index has that column
+alter table meshhook_metrics.series set (fillfactor = 90);
 
 alter table meshhook_metrics.series add column if not exists reset_at timestamptz;
 
@@ -116,7 +118,7 @@ execute function meshhook_metrics.series_leave();
 alter table meshhook_metrics.series enable always trigger series_leave;
 
 comment on table meshhook_metrics.series is
-'Every combination of tenant, metric and labels that has been recorded. Stays when its rollups are gone.';
+'Every combination of tenant, metric and labels that has been recorded. last_day: the UTC day of the newest flush that had samples of it; it may lag behind by up to a day. Goes when its rollups are gone.';
 
 create table if not exists meshhook_metrics.live (
 	id bigint generated always as identity primary key,

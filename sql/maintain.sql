@@ -43,6 +43,87 @@ $$;
 comment on function meshhook_metrics.retention(text) is
 'How long live, 1m, 5m, 1h, 1d, events or notifications are kept: the setting, or the default where there is none; null, with a warning, where it makes no sense.';
 
+-- What is deleted here must have no data, not even data that is being written now.
+-- If the flush worker knows that a series' last_day is more than a week ago, it sets it
+-- before it writes data of the series, in the same transaction (flushseries.c). So all
+-- that it writes without that is too young for this function, by a day at least. Rows are
+-- locked first, and then data is looked for, by another statement: what was committed
+-- before the lock is seen. A flush that comes later waits for the lock, finds that the
+-- row is gone, and gives the series a new id. One that came earlier and has not ended has
+-- the row locked, which then stays.
+create function meshhook_metrics.prune_series(at_most integer default 10000)
+returns bigint
+language plpgsql
+set search_path = ''
+set timezone = 'UTC'
+-- Whatever the planner believes: by the primary keys
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+	cutoff constant date := pg_catalog.now()::date - 8;
+	without_data text;
+	start bigint;
+	ids bigint[];
+	deleted bigint := 0;
+begin
+	perform meshhook_metrics.require_storage();
+	-- Arrays would have to be looked through
+	if exists (
+		select
+		from meshhook_metrics.live l
+		where l.at < cutoff + 2)
+	then
+		return 0;
+	end if;
+	-- From anywhere on, so that those that have data do not hide the others for ever
+	select (pg_catalog.random() * pg_catalog.max(s.id))::bigint
+	into start
+	from meshhook_metrics.series s;
+	ids := array(
+		(select s.id from meshhook_metrics.series s where s.last_day < cutoff and s.id >= start order by s.id limit prune_series.at_most)
+		union all
+		(select s.id from meshhook_metrics.series s where s.last_day < cutoff and s.id < start order by s.id limit prune_series.at_most)
+		limit prune_series.at_most);
+	if ids = '{}' then
+		return 0;
+	end if;
+
+	select pg_catalog.string_agg(
+		pg_catalog.format(
+			'not exists (select from meshhook_metrics.%I r where r.tenant_id = s.tenant_id and r.series_id = s.id)',
+			'rollup_' || t.target),
+		' and ' order by t.step desc)
+	into without_data
+	from meshhook_metrics.rollup_targets() t;
+	execute 'select pg_catalog.array_agg(s.id) from meshhook_metrics.series s where s.id = any ($1) and ' || without_data
+	into ids
+	using ids;
+	if ids is null then
+		return 0;
+	end if;
+	-- As series_leave() does, but before any row is locked: a flush has it first
+	lock table only meshhook_metrics.flush_state in share row exclusive mode;
+	ids := array(
+		select s.id
+		from meshhook_metrics.series s
+		where s.id = any (ids)
+			and s.last_day < cutoff
+		order by s.id
+		for update skip locked);
+	execute 'delete from meshhook_metrics.series s where s.id = any ($1) and ' || without_data
+	using ids;
+	get diagnostics deleted = row_count;
+	return deleted;
+end
+$$;
+
+comment on function meshhook_metrics.prune_series(integer) is
+'Deletes series that have had no sample for more than a week and have no data in any rollup table any more, and returns how many. A call looks at so many of those without samples at most. maintain() calls it.
+55000 if the storage is not there.';
+
 create function meshhook_metrics.maintain()
 returns void
 language plpgsql
@@ -70,6 +151,7 @@ declare
 	held text;
 	dropped integer := 0;
 	failures integer := 0;
+	compacting boolean := false;
 begin
 	perform meshhook_metrics.require_storage();
 	begin
@@ -104,16 +186,6 @@ begin
 	end loop;
 
 	begin
-		kept := meshhook_metrics.retention('live');
-		if kept is not null then
-			delete from meshhook_metrics.live l
-			using meshhook_metrics.rollup_state s
-			where s.target = '1m'
-				and l.id <= s.live_id
-				-- Younger ones are those that close_minutes() deletes, and would wait for
-				and l.at < pg_catalog.now() - kept - interval '2 minutes';
-		end if;
-
 		-- What is active keeps the event with which it fired
 		if pg_catalog.to_regclass('meshhook_metrics.alert_events') is not null
 			and pg_catalog.to_regclass('meshhook_metrics.alerts') is not null
@@ -254,6 +326,7 @@ begin
 		begin
 			execute pg_catalog.format('alter index meshhook_metrics.%I set (fillfactor = 100)', part.index);
 			execute pg_catalog.format('reindex index meshhook_metrics.%I', part.index);
+			compacting := true;
 			exit;
 		exception when lock_not_available or deadlock_detected or object_in_use or undefined_table or undefined_object
 			or insufficient_privilege or insufficient_resources
@@ -265,13 +338,25 @@ begin
 			exit when failures = tries;
 		end;
 	end loop;
+
+	-- It reads all tables, which who has locked out readers of one should not wait for.
+	-- Nor can rows of series be kept locked for long.
+	if dropping is null and not compacting then
+		begin
+			perform meshhook_metrics.prune_series();
+		exception when lock_not_available or deadlock_detected then
+			raise warning 'series without data were not deleted: %', sqlerrm
+				using hint = 'Another session uses them or their data; the next run tries again.';
+		end;
+	end if;
 end
 $$;
 
 comment on function meshhook_metrics.maintain() is
-'Rolls up, creates partitions ahead, and deletes what is older than its retention (settings retention_live, retention_1m, retention_5m, retention_1h, retention_1d) and has been rolled up; events and notifications of alerts, too (retention_events, retention_notifications). A run drops partitions of one table at most, and a hundred; one that drops none compacts the index of one partition that is complete. So call it every hour, or more often. What another session has locked for 5 seconds is left for the next run, with a warning.
+'Rolls up, creates partitions ahead, and deletes what is older than its retention (settings retention_1m, retention_5m, retention_1h, retention_1d) and has been rolled up; events and notifications of alerts (retention_events, retention_notifications) and series without data, too. A run drops partitions of one table at most, and a hundred; one that drops none compacts the index of one partition that is complete; one that does neither deletes series. So call it every hour, or more often. What another session has locked for 5 seconds is left for the next run, with a warning.
 55000 if the storage is not there or not whole.';
 
+-- A minute is closed when it is over, so five minutes are complete a moment after their end
 create function meshhook_metrics.scheduled_jobs(
 	out name text,
 	out schedule text,
@@ -282,7 +367,7 @@ set search_path = ''
 rows 2
 as $$
 	values
-		('meshhook_metrics_rollup', '*/5 * * * *', 'select meshhook_metrics.rollup()'),
+		('meshhook_metrics_rollup', '1-59/5 * * * *', 'select meshhook_metrics.rollup()'),
 		('meshhook_metrics_maintain', '23 * * * *', 'select meshhook_metrics.maintain()')
 $$;
 
@@ -315,6 +400,40 @@ $$;
 comment on function meshhook_metrics.scheduled_by_pg_cron() is
 'Whether pg_cron has both jobs of schedule(), active and for this database, as far as the caller may see. Never an error.';
 
+create function meshhook_metrics.unschedule_lost()
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+	other text;
+begin
+	if not exists (select from pg_catalog.pg_extension e where e.extname = 'pg_cron') then
+		return;
+	end if;
+	execute
+		'select cron.unschedule(j.jobid) '
+		'from cron.job j '
+		'join meshhook_metrics.scheduled_jobs() ours on ours.name = j.jobname '
+		'where j.database not in (select d.datname from pg_catalog.pg_database d)';
+	-- It may be another one's, or that of a database which had this one's name before
+	for other in
+		execute
+			'select distinct j.database '
+			'from cron.job j '
+			'join meshhook_metrics.scheduled_jobs() ours on ours.name = j.jobname '
+			'where j.database <> pg_catalog.current_database()'
+	loop
+		raise notice 'pg_cron has jobs of meshhook_metrics for database "%"', other
+			using hint = pg_catalog.format(
+				'If they are not wanted: SELECT cron.unschedule(jobid) FROM cron.job WHERE database = %L AND jobname ~ ''^meshhook_metrics_'';', other);
+	end loop;
+end
+$$;
+
+comment on function meshhook_metrics.unschedule_lost() is
+'Removes jobs of schedule() for databases that are no longer there, and says which are for another one. For schedule() and unschedule().';
+
 create function meshhook_metrics.schedule()
 returns void
 language plpgsql
@@ -322,6 +441,7 @@ set search_path = ''
 as $$
 declare
 	job record;
+	there boolean;
 begin
 	if not exists (select from pg_catalog.pg_extension e where e.extname = 'pg_cron') then
 		raise notice 'pg_cron is not installed in this database: the worker of meshhook_metrics rolls up and maintains'
@@ -329,14 +449,25 @@ begin
 		return;
 	end if;
 	if meshhook_metrics.scheduled_by_pg_cron() then
-		return;
+		perform meshhook_metrics.unschedule_lost();
+		-- As it was in an earlier version, it came before the minute was closed
+		execute
+			'select cron.unschedule(j.jobid) '
+			'from cron.job j '
+			'where j.jobname = ''meshhook_metrics_rollup'' and j.schedule = ''*/5 * * * *'' and j.database = pg_catalog.current_database()';
+	else
+		perform meshhook_metrics.unschedule();
 	end if;
-	perform meshhook_metrics.unschedule();
 	for job in
 		select j.*
 		from meshhook_metrics.scheduled_jobs() j
 	loop
-		execute 'select cron.schedule($1, $2, $3)' using job.name, job.schedule, job.command;
+		execute 'select exists (select from cron.job j where j.jobname = $1 and j.active and j.database = pg_catalog.current_database())'
+		into there
+		using job.name;
+		if not there then
+			execute 'select cron.schedule($1, $2, $3)' using job.name, job.schedule, job.command;
+		end if;
 	end loop;
 exception when insufficient_privilege then
 	raise notice 'no jobs were scheduled: %', sqlerrm
@@ -345,7 +476,7 @@ end
 $$;
 
 comment on function meshhook_metrics.schedule() is
-'Has pg_cron call rollup() every five minutes and maintain() every hour, where it is installed in this database and the caller may use it; elsewhere the worker does that, as a notice says. Can be called again.';
+'Has pg_cron call rollup() every five minutes and maintain() every hour, where it is installed in this database and the caller may use it; elsewhere the worker does that, as a notice says. Jobs for a database that is no longer there, as after a change of its name, are removed. Can be called again.';
 
 create function meshhook_metrics.unschedule()
 returns void
@@ -360,8 +491,9 @@ begin
 			'join meshhook_metrics.scheduled_jobs() ours on ours.name = j.jobname '
 			'where j.database = pg_catalog.current_database()';
 	end if;
+	perform meshhook_metrics.unschedule_lost();
 end
 $$;
 
 comment on function meshhook_metrics.unschedule() is
-'Removes the jobs that schedule() created, those that the caller may see; the worker rolls up and maintains again.';
+'Removes the jobs that schedule() created, those that the caller may see, also for a database that has another name now; the worker rolls up and maintains again.';

@@ -6,7 +6,9 @@
 --
 -- Locks are always taken in this order, so that none waits for another in a circle:
 -- rows of rollup_state (1m, 5m, 1h, 1d), then leaves to create, then rows.
--- maintain() is the exception, and does not wait for rows of rollup_state.
+-- maintain() is the exception, and does not wait for rows of rollup_state. Rows of
+-- series come last of all: the flush worker, which takes some of them first, takes
+-- nothing after them that maintain() could hold.
 
 create function meshhook_metrics.rollup_targets(
 	out target text,
@@ -99,6 +101,8 @@ declare
 	leaf text;
 	api_role name;
 	parent_owner name;
+	access_method name;
+	tablespace name;
 begin
 	select
 		pg_catalog.date_trunc(t.leaf_unit, create_leaf.at),
@@ -129,12 +133,25 @@ begin
 				hint = 'Attach it again, or rename or drop it.';
 	end if;
 
-	-- Attaching a table locks no reader out, creating a partition would
-	execute pg_catalog.format('create table meshhook_metrics.%I (like meshhook_metrics.%I)', leaf, parent);
-	select pg_catalog.pg_get_userbyid(c.relowner)
-	into parent_owner
+	-- A partition that is created locks out all readers of its parent until the transaction
+	-- ends, and waits for those that are there. A table that is attached does not, and it
+	-- may have indexes, foreign keys, triggers and identity columns of its parent only from
+	-- being attached. So here it gets the rest of what a partition inherits.
+	select pg_catalog.pg_get_userbyid(c.relowner), a.amname, t.spcname
+	into parent_owner, access_method, tablespace
 	from pg_catalog.pg_class c
+	left join pg_catalog.pg_am a
+		on a.oid = c.relam
+	left join pg_catalog.pg_tablespace t
+		on t.oid = c.reltablespace
 	where c.oid = pg_catalog.format('meshhook_metrics.%I', parent)::pg_catalog.regclass;
+	execute pg_catalog.format(
+		'create table meshhook_metrics.%I ('
+		'like meshhook_metrics.%I '
+		'including defaults including constraints including generated including storage including compression)',
+		leaf, parent)
+		|| coalesce(' using ' || pg_catalog.quote_ident(access_method), '')
+		|| coalesce(' tablespace ' || pg_catalog.quote_ident(tablespace), '');
 	if parent_owner <> current_user then
 		execute pg_catalog.format('alter table meshhook_metrics.%I owner to %I', leaf, parent_owner);
 	end if;
@@ -156,7 +173,7 @@ end
 $$;
 
 comment on function meshhook_metrics.create_leaf(text, timestamptz) is
-'Makes sure that a rollup table has a partition for this time, which nobody but its owner can read. 55000 if a table of its name is in the way.';
+'Makes sure that a rollup table has a partition for this time, with all that the table has (constraints, generated columns, tablespace, storage, compression), which nobody but its owner can read. 55000 if a table of its name is in the way.';
 
 create function meshhook_metrics.close_minutes(now timestamptz default pg_catalog.clock_timestamp())
 returns bigint
@@ -167,12 +184,15 @@ set jit = off
 set work_mem = '64MB'
 as $$
 declare
+	-- So many rows of live, and what is left of the minute of the last one
+	rows_at_most constant integer := 500;
 	open_minute timestamptz := pg_catalog.date_trunc('minute', close_minutes.now);
 	state record;
 	closed_id bigint;
+	last record;
 	earliest timestamptz;
+	closed_until timestamptz := open_minute;
 	day timestamptz;
-	kept interval;
 	written bigint := 0;
 begin
 	perform meshhook_metrics.require_storage();
@@ -194,6 +214,36 @@ begin
 	from meshhook_metrics.live l
 	where l.id > state.live_id
 		and pg_catalog.date_trunc('minute', l.at) <> open_minute;
+
+	-- What is more than a step is for the next one. A minute is not split, so that none of
+	-- its rows is written twice, unless the clock was set back into it.
+	select l.id, pg_catalog.date_trunc('minute', l.at) as minute
+	into last
+	from meshhook_metrics.live l
+	where l.id > state.live_id
+		and l.id <= closed_id
+	order by l.id
+	offset rows_at_most - 1
+	limit 1;
+	if found then
+		select l.id
+		into last.id
+		from meshhook_metrics.live l
+		where l.id > last.id
+			and l.id <= closed_id
+			and pg_catalog.date_trunc('minute', l.at) <> last.minute
+		order by l.id
+		limit 1;
+		if found then
+			-- Whatever the order of times is, what is left is not complete
+			select least(open_minute, pg_catalog.date_trunc('minute', pg_catalog.min(l.at)))
+			into closed_until
+			from meshhook_metrics.live l
+			where l.id >= last.id
+				and l.id <= closed_id;
+			closed_id := last.id - 1;
+		end if;
+	end if;
 
 	if closed_id is not null then
 		select pg_catalog.date_trunc('minute', pg_catalog.min(l.at))
@@ -263,23 +313,59 @@ begin
 	update meshhook_metrics.rollup_state s
 	set
 		live_id = coalesce(closed_id, s.live_id),
-		complete_until = greatest(s.complete_until, open_minute)
+		complete_until = greatest(s.complete_until, closed_until)
 	where s.target = '1m'
 		and (closed_id is not null or s.complete_until < open_minute);
-
-	kept := meshhook_metrics.retention('live');
-	if kept is not null then
-		delete from meshhook_metrics.live l
-		where l.id <= coalesce(closed_id, state.live_id)
-			and l.at < close_minutes.now - kept;
+	-- Else the same rows would be added again by the next step
+	if closed_id is not null and not found then
+		raise exception 'table meshhook_metrics.rollup_state did not take how far its row 1m is'
+			using
+				errcode = 'data_exception',
+				hint = 'Look for a trigger or a rule on the table.';
 	end if;
 	return written;
 end
 $$;
 
 comment on function meshhook_metrics.close_minutes(timestamptz) is
-'Adds the rows of live up to the last one that is of another minute than now to rollup_1m, each exactly once, deletes those that are older than retention_live, and returns the number of minute rows. The worker calls it when a minute is over, in a transaction of its own.
+'Adds rows of live to rollup_1m, each exactly once, and returns the number of minute rows: one step, of 500 rows of live and the rest of the minute that the last one is of, up to the last row that is of another minute than now. The worker calls it when a minute is over, each time in a transaction of its own, until all are in. complete_until of rollup_state says how far it is.
 55000 if the storage is not there or not whole.';
+
+create function meshhook_metrics.delete_old_live(at_most bigint, now timestamptz default pg_catalog.clock_timestamp())
+returns bigint
+language plpgsql
+set search_path = ''
+as $$
+declare
+	kept interval;
+	closed_id bigint;
+	deleted bigint := 0;
+begin
+	perform meshhook_metrics.require_storage();
+	-- Only ever raised, and before live is locked, as by everybody
+	select s.live_id
+	into closed_id
+	from meshhook_metrics.rollup_state s
+	where s.target = '1m';
+	kept := meshhook_metrics.retention('live');
+	if kept is not null then
+		delete from meshhook_metrics.live l
+		where l.id = any (array(
+			select o.id
+			from meshhook_metrics.live o
+			where o.id <= closed_id
+				and o.at < delete_old_live.now - kept
+			order by o.id
+			limit delete_old_live.at_most));
+		get diagnostics deleted = row_count;
+	end if;
+	return deleted;
+end
+$$;
+
+comment on function meshhook_metrics.delete_old_live(bigint, timestamptz) is
+'Deletes the earliest rows of live that are in rollup_1m and older than retention_live, and returns how many. The worker calls it after each flush for about as many as that has brought, because Realtime looks at every deleted row of a transaction before it sends on what was committed after it.
+55000 if the storage is not there.';
 
 create function meshhook_metrics.rollup_windows(target text, begins timestamptz, ends timestamptz)
 returns bigint

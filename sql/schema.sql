@@ -19,7 +19,7 @@ begin
 			or p.proname operator(pg_catalog.=) any (array[
 				'inc', 'gauge_set', 'gauge_add', 'observe', 'observe_since', 'record', 'describe', 'reset',
 				'snapshot', 'status', 'prometheus', 'flush',
-				'rollup', 'maintain', 'schedule', 'unschedule', 'close_minutes', 'rollup_windows', 'rollup_targets',
+				'rollup', 'maintain', 'schedule', 'unschedule', 'unschedule_lost', 'close_minutes', 'delete_old_live', 'prune_series', 'rollup_windows', 'rollup_targets',
 				'require_storage', 'leaves', 'create_leaf', 'retention', 'scheduled_jobs', 'scheduled_by_pg_cron',
 				'evaluate_alerts', 'evaluate_tenant_alerts', 'evaluate_alert_rules', 'note_alert_failure', 'write_notifications', 'claim_notifications', 'finish_notification', 'send_notifications']))
 	limit 1;

@@ -6,7 +6,8 @@
  * Owns the way a transaction of the worker is begun, and caught when it fails:
  * the error is reported in status(), logged when it is a new one or was ten
  * minutes ago, and the duty is tried again after a while that grows to a minute.
- * Called by worker.c and alertduty.c.
+ * Called by worker.c and alertduty.c, and by upkeep.c, also in a process of its
+ * own; of the two processes only the worker says in status() what is wrong.
  *
  *-------------------------------------------------------------------------
  */
@@ -19,6 +20,8 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
@@ -37,6 +40,22 @@ static Duty *first_duty = NULL;
 static TimeoutId look_after_duty = MAX_TIMEOUTS;
 static volatile TimestampTz cancelled_at;	/* 0 while it is not */
 static volatile TimestampTz duty_ends_at;
+
+/* Handles SIGTERM: what is being done is cancelled, and the process ends by itself */
+void
+mhm_duty_note_shutdown(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	ShutdownRequestPending = true;
+	if (mhm_duty_cancellable)
+	{
+		QueryCancelPending = true;
+		InterruptPending = true;
+	}
+	SetLatch(MyLatch);
+	errno = save_errno;
+}
 
 /*
  * Each second of a duty, in a signal handler: what has been cancelled, and goes on,
@@ -79,7 +98,7 @@ mhm_milliseconds_since(instr_time then)
 	return INSTR_TIME_GET_MILLISEC(now);
 }
 
-/* Show the first of what goes wrong now in status() */
+/* Show the first of what goes wrong now in status(); the worker does that */
 static void
 publish_errors(bool another)
 {
@@ -89,8 +108,11 @@ publish_errors(bool another)
 		if (duty->failures > 0)
 			error = duty->error;
 	SpinLockAcquire(&mhm_worker_state->mutex);
-	strlcpy(mhm_worker_state->report.last_error, error, MHM_ERROR_LENGTH);
-	mhm_worker_state->report.error_encoding = GetDatabaseEncoding();
+	if (mhm_worker_state->report.pid == MyProcPid)
+	{
+		strlcpy(mhm_worker_state->report.last_error, error, MHM_ERROR_LENGTH);
+		mhm_worker_state->report.error_encoding = GetDatabaseEncoding();
+	}
 	if (another)
 		mhm_worker_state->report.errors++;
 	SpinLockRelease(&mhm_worker_state->mutex);
@@ -184,6 +206,18 @@ mhm_duty_excuse(Duty *duty)
 	publish_errors(false);
 }
 
+/* Take over what has come of a duty so far, which may have been another process's */
+void
+mhm_duty_take_over(Duty *duty, const Duty *from)
+{
+	duty->failures = from->failures;
+	duty->sqlerrcode = from->sqlerrcode;
+	duty->failed = from->failed;
+	memcpy(duty->error, from->error, sizeof(duty->error));
+	memcpy(duty->logged, from->logged, sizeof(duty->logged));
+	publish_errors(false);
+}
+
 /* What was wrong with it is over */
 void
 mhm_duty_forget(Duty *duty)
@@ -236,6 +270,8 @@ mhm_duty_attempt(Duty *duty)
 							 LOOK_AFTER_DUTY_MS);
 		enable_timeout_after(STATEMENT_TIMEOUT, duty->timeout_ms);
 		pgstat_report_activity(STATE_RUNNING, duty->what);
+		/* What code of the tables' owner asks for by current_query(), as in any session */
+		debug_query_string = duty->what;
 		duty->perform();
 		succeeded = true;
 	}
@@ -247,6 +283,7 @@ mhm_duty_attempt(Duty *duty)
 		mhm_duty_cancellable = false;
 		disable_all_timeouts(false);
 		QueryCancelPending = false;
+		debug_query_string = NULL;
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
@@ -260,6 +297,7 @@ mhm_duty_attempt(Duty *duty)
 	mhm_duty_cancellable = false;
 	disable_all_timeouts(false);
 	QueryCancelPending = false;
+	debug_query_string = NULL;
 	MemoryContextSwitchTo(context);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	pgstat_report_stat(false);

@@ -37,11 +37,14 @@ typedef struct Duty
 /* May a signal cancel what is being done? */
 extern volatile sig_atomic_t mhm_duty_cancellable;
 
+extern void mhm_duty_note_shutdown(SIGNAL_ARGS);
+
 extern void mhm_duty_add(Duty *duty);
 extern bool mhm_duty_attempt(Duty *duty);
 extern void mhm_duty_excuse(Duty *duty);
 extern void mhm_duty_forget(Duty *duty);
 extern void mhm_duty_forget_others(const Duty *duty);
+extern void mhm_duty_take_over(Duty *duty, const Duty *from);
 extern bool mhm_duty_backs_off(const Duty *duty, double *remaining_ms);
 extern double mhm_milliseconds_since(instr_time then);
 

@@ -18,6 +18,7 @@
 
 #include "access/tupdesc.h"
 #include "region.h"
+#include "utils/date.h"
 #include "utils/tuplestore.h"
 
 /* What came to one series since the last flush, and what it held afterwards */
@@ -33,6 +34,7 @@ typedef struct MhmChange
 	const char *labels;			/* as in labels.h */
 	uint32		labels_length;
 	int64		id;				/* in table series; 0 until it is known */
+	DateADT		last_day;		/* there */
 
 	uint64		count;
 	double		sum;
@@ -97,9 +99,10 @@ extern void mhm_store_lock(void);
 extern void mhm_store_mend(void);
 extern void mhm_store_write_state(const MhmFlush *flush);
 extern bool mhm_store_is_closed(TimestampTz minute_end);
-extern void mhm_store_write_live(const MhmFlush *flush);
+extern uint64 mhm_store_write_live(const MhmFlush *flush);
 extern void mhm_store_note_gap(const MhmFlush *flush);
 extern void mhm_store_call(const char *query, TimestampTz now);
+extern bool mhm_store_ask(const char *query, TimestampTz now);
 extern void mhm_store_read_quotas(void);
 
 /* For flushseries.c */
@@ -116,6 +119,7 @@ extern void mhm_metrics_exchanged(void);
 extern void mhm_series_use_table(Oid relation);
 extern void mhm_series_find(MhmFlush *keys);
 extern bool mhm_series_identify(MhmFlush *flush);
+extern void mhm_series_write_days(const MhmFlush *flush);
 extern void mhm_series_remember(const MhmFlush *flush);
 
 #endif							/* MHM_FLUSH_H */

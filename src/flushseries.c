@@ -8,6 +8,13 @@
  * a few for all the series that need one, never one for each.  Called within a
  * flush's transaction, as the owner of the tables.
  *
+ * It also writes last_day there, once a day for each series that is in use.  At
+ * midnight that is due for all of them, so a flush does it for some only, which
+ * are far from each other in the table: then each page has room for the new
+ * versions of its rows, and no index is written.  Only what had no sample for
+ * more than a week is written at once, because prune_series() may take it for
+ * dead; see there.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -19,6 +26,7 @@
 #include "labels.h"
 #include "registry.h"
 #include "storage/lmgr.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
@@ -34,14 +42,36 @@ PG_FUNCTION_INFO_V1(mhm_series_leave);
  */
 #define IDS_PER_FLUSH		20000
 
+/* last_day is written for so many series in one flush, out of so many that are looked at */
+#define DAYS_PER_FLUSH			1000
+#define DAYS_LOOKED_AT			65536
+
+/*
+ * Series that follow each other in the region do so in the table, of which a page has
+ * fewer rows than are between two that are looked at one after the other.  Unless there
+ * are few, this part of all is looked at in one flush, so that a page has room for them.
+ */
+#define DAYS_APART				128
+#define DAYS_PART				16
+#define DAYS_FEW				100
+
+/* From then on prune_series() may delete a series, two days later at the earliest */
+#define DAYS_OF_REST			7
+
 typedef struct KnownSeries
 {
 	uint32		generation;
+	unsigned int day_is_due:1;	/* it had samples after last_day */
+	signed int	last_day:31;
 	int64		id;
 } KnownSeries;
 
 static KnownSeries *known_series = NULL;
 static int64 greatest_id = 0;	/* that this process has seen */
+static uint32 days_due = 0;		/* how many of them */
+static uint32 next_place = 0;	/* where to look for them: see number_at() */
+static int	days_written_count = 0; /* by this flush */
+static uint32 days_written[DAYS_PER_FLUSH]; /* of these series */
 static bool known_series_stale = true;
 static Oid	series_table = InvalidOid;
 
@@ -112,6 +142,7 @@ recall_series(MhmFlush *flush, uint32 *unknown)
 	if (known_series_stale)
 	{
 		memset(known_series, 0, mhm_region->geometry.series_slots * sizeof(KnownSeries));
+		days_due = 0;
 		known_series_stale = false;
 	}
 	*unknown = 0;
@@ -121,6 +152,7 @@ recall_series(MhmFlush *flush, uint32 *unknown)
 		KnownSeries *known = &known_series[change->number];
 
 		change->id = known->generation == change->generation ? known->id : 0;
+		change->last_day = known->last_day;
 		if (change->id == 0 && ++*unknown > IDS_PER_FLUSH)
 		{
 			mhm_flush_put_back(change);
@@ -135,18 +167,166 @@ recall_series(MhmFlush *flush, uint32 *unknown)
 	return false;
 }
 
-/* The flush has been committed, and with it the ids of its series */
+static DateADT
+day_of(const MhmFlush *flush)
+{
+	return (DateADT) (flush->at / USECS_PER_DAY);
+}
+
+/* Has it had no sample for so long that it may be taken for dead? */
+static bool
+has_rested(const MhmFlush *flush, const MhmChange *change)
+{
+	return change->last_day < day_of(flush) - DAYS_OF_REST;
+}
+
+static void
+set_day_is_due(KnownSeries *known, bool due)
+{
+	days_due += due - known->day_is_due;
+	known->day_is_due = due;
+}
+
+/* The flush has been committed, and with it the ids and days of its series */
 void
 mhm_series_remember(const MhmFlush *flush)
 {
+	DateADT		today = day_of(flush);
+
+	for (int i = 0; i < days_written_count; i++)
+	{
+		known_series[days_written[i]].last_day = today;
+		set_day_is_due(&known_series[days_written[i]], false);
+	}
+	for (uint32 i = 0; i < flush->changes_count; i++)
+	{
+		const MhmChange *change = &flush->changes[i];
+		KnownSeries *known = &known_series[change->number];
+
+		/* Unless it was among those that were written */
+		if (known->generation != change->generation || known->id != change->id || has_rested(flush, change))
+			known->last_day = has_rested(flush, change) ? today : change->last_day;
+		known->generation = change->generation;
+		known->id = change->id;
+		greatest_id = Max(greatest_id, known->id);
+		set_day_is_due(known, known->last_day < today);
+	}
+}
+
+/* The number of a series by its place among all, of which neighbours are far from each other */
+static uint32
+number_at(uint32 place, uint32 slots)
+{
+	uint32		rows = (slots + DAYS_APART - 1) / DAYS_APART;
+
+	return place % rows * DAYS_APART + place / rows;
+}
+
+/* Pick some whose day is to be written */
+static int
+pick_due(Datum *ids, uint32 *numbers)
+{
+	uint32		slots = mhm_region->geometry.series_slots;
+	uint32		places = (slots + DAYS_APART - 1) / DAYS_APART * DAYS_APART;
+	uint32		looked_at_most = days_due <= DAYS_FEW ? places : places / DAYS_PART;
+	uint32		left = days_due;
+	int			picked = 0;
+
+	for (uint32 i = 0; left > 0 && picked < DAYS_PER_FLUSH && i < Min(looked_at_most, DAYS_LOOKED_AT); i++)
+	{
+		uint32		number = number_at(next_place, slots);
+
+		next_place = (next_place + 1) % places;
+		if (number >= slots || !known_series[number].day_is_due)
+			continue;
+		ids[picked] = Int64GetDatum(known_series[number].id);
+		numbers[picked++] = number;
+		left--;
+	}
+	return picked;
+}
+
+/* How many rows a statement about the series with these ids, and a day, has changed or found */
+static uint64
+of_series(const char *query, Datum *ids, int count, DateADT day)
+{
+	Oid			types[] = {INT8ARRAYOID, DATEOID};
+	Datum		values[2];
+
+	values[0] = PointerGetDatum(construct_array(ids, count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	values[1] = DateADTGetDatum(day);
+	mhm_store_check(SPI_execute_with_args(query, lengthof(types), types, values, NULL, false, 0), query);
+	return SPI_processed;
+}
+
+/* Of what comes after a rest: before its data, and waiting for prune_series() */
+static void
+write_days_of_rested(const MhmFlush *flush)
+{
+	Datum	   *ids;
+	int			count = 0;
+
+	for (uint32 i = 0; i < flush->changes_count; i++)
+		count += has_rested(flush, &flush->changes[i]);
+	if (count == 0)
+		return;
+	ids = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(Datum));
+	count = 0;
+	for (uint32 i = 0; i < flush->changes_count; i++)
+		if (has_rested(flush, &flush->changes[i]))
+			ids[count++] = Int64GetDatum(flush->changes[i].id);
+
+	/* A trigger may have kept a row as it was; what counts is that it is there */
+	if (of_series("update meshhook_metrics.series s set last_day = $2 where s.id = any ($1)",
+				  ids, count, day_of(flush)) < count &&
+		of_series("select from meshhook_metrics.series s where s.id = any ($1) and $2 is not null",
+				  ids, count, day_of(flush)) < count)
+	{
+		known_series_stale = true;
+		ereport(ERROR,
+				errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				errmsg("rows of meshhook_metrics.series were deleted while the series were being flushed"),
+				errhint("The next flush gives them new ids."));
+	}
+	pfree(ids);
+}
+
+/*
+ * Write the days of those that come after a rest, and of some others.  These wait
+ * for nobody who has locked a row: its turn comes again.
+ */
+void
+mhm_series_write_days(const MhmFlush *flush)
+{
+	Datum		ids[DAYS_PER_FLUSH];
+	int			picked;
+
+	days_written_count = 0;
+	write_days_of_rested(flush);
 	for (uint32 i = 0; i < flush->changes_count; i++)
 	{
 		KnownSeries *known = &known_series[flush->changes[i].number];
 
-		known->generation = flush->changes[i].generation;
-		known->id = flush->changes[i].id;
-		greatest_id = Max(greatest_id, known->id);
+		if (known->generation == flush->changes[i].generation && known->id != 0 && known->last_day < day_of(flush))
+			set_day_is_due(known, true);
 	}
+	picked = pick_due(ids, days_written);
+	if (picked == 0)
+		return;
+	if (of_series("update meshhook_metrics.series s "
+				  "set last_day = $2 "
+				  "from ("
+				  "select o.id "
+				  "from meshhook_metrics.series o "
+				  "where o.id = any ($1) and o.last_day < $2 "
+				  "order by o.id "
+				  "for no key update skip locked) o "
+				  "where s.id = o.id",
+				  ids, picked, day_of(flush)) < picked &&
+		of_series("select from meshhook_metrics.series s where s.id = any ($1) and s.last_day < $2",
+				  ids, picked, day_of(flush)) > 0)
+		return;
+	days_written_count = picked;
 }
 
 static TupleDesc
@@ -201,7 +381,7 @@ offer_wanted(const MhmFlush *flush, uint32 expected)
 #define WANTED_AND_FOUND \
 	"from (select w.*, meshhook_metrics.labels_digest(w.labels) as digest from wanted w offset 0) w " \
 	"cross join lateral (" \
-	"select s.id, s.kind " \
+	"select s.id, s.kind, s.last_day " \
 	"from meshhook_metrics.series s " \
 	"where s.tenant_id = w.tenant_id and s.metric = w.metric " \
 	"and meshhook_metrics.labels_digest(s.labels) = w.digest and s.labels = w.labels " \
@@ -212,7 +392,7 @@ static uint32
 find_ids(MhmFlush *flush, uint32 *unknown)
 {
 	static const char query[] =
-		"select w.number, s.id::bigint, s.kind::text <> w.kind "
+		"select w.number, s.id::bigint, s.kind::text <> w.kind, s.last_day::date "
 		WANTED_AND_FOUND;
 	Tuplestorestate *rows = offer_wanted(flush, *unknown);
 	uint32		of_another_kind = 0;
@@ -232,6 +412,7 @@ find_ids(MhmFlush *flush, uint32 *unknown)
 					errmsg("a series in table meshhook_metrics.series has no id"),
 					errhint("Apply the migrations again."));
 		of_another_kind += DatumGetBool(SPI_getbinval(tuple, columns, 3, &is_null));
+		flush->changes[number].last_day = DatumGetDateADT(SPI_getbinval(tuple, columns, 4, &is_null));
 	}
 	*unknown -= (uint32) SPI_processed;
 	SPI_freetuptable(SPI_tuptable);

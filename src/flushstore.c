@@ -31,6 +31,7 @@
 #include "miscadmin.h"
 #include "port/pg_bswap.h"
 #include "status.h"
+#include "tcop/tcopprot.h"
 #include "tenant.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -552,8 +553,8 @@ put_live_rows(Tuplestorestate *rows, TupleDesc columns, const MhmFlush *flush)
 	return put;
 }
 
-/* The rows of a flush, whose series have ids */
-void
+/* The rows of a flush, whose series have ids; returns how many they are */
+uint64
 mhm_store_write_live(const MhmFlush *flush)
 {
 	Oid			types[] = {TIMESTAMPTZOID, FLOAT8OID};
@@ -579,6 +580,7 @@ mhm_store_write_live(const MhmFlush *flush)
 					   (uint64) SPI_processed, put),
 				errhint("Look for a trigger or a rule on the table."));
 	mhm_store_withdraw_rows("flushed", rows);
+	return put;
 }
 
 /*
@@ -610,8 +612,25 @@ mhm_store_call(const char *query, TimestampTz now)
 {
 	Oid			types[] = {TIMESTAMPTZOID};
 	Datum		values[] = {TimestampTzGetDatum(now)};
+	const char *before = debug_query_string;
 
+	debug_query_string = query;
 	mhm_store_check(SPI_execute_with_args(query, 1, types, values, NULL, false, 0), query);
+	debug_query_string = before;
+}
+
+/* The same of a query that answers with one boolean */
+bool
+mhm_store_ask(const char *query, TimestampTz now)
+{
+	bool		is_null;
+	Datum		answer;
+
+	mhm_store_call(query, now);
+	if (SPI_processed != 1)
+		return false;
+	answer = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null);
+	return !is_null && DatumGetBool(answer);
 }
 
 /* Bring the tenants' own quotas into shared memory, if they are others than the last time */

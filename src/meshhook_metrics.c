@@ -18,6 +18,7 @@
  *	  flushcollect.c			... taken
  *	  flushjournal.c			... noted, to be stored exactly once
  *	  flushstore.c				... written to the tables
+ *	  upkeep.c					... and rolled up, in a process of its own
  *
  * Underneath lies the shared region: region.c makes it and finds it again,
  * regionfile.c keeps it while the server is stopped, regionlayout.c says where

@@ -4,9 +4,10 @@
  *	  The flush worker
  *
  * Owns the background process that brings what was recorded into the storage
- * tables (a tick), has alert rules evaluated, rolls a minute up when it has closed,
- * retires idle series and, where pg_cron does not, calls rollup() and maintain().  Nothing calls it
- * but its latch: the clock, flush() and the postmaster.
+ * tables (a tick), has alert rules evaluated, rolls minutes up when they have
+ * closed, deletes old rows of live, retires idle series and, where pg_cron does
+ * not do it, has rollup() and maintain() called (upkeep.c).  Nothing calls it but
+ * its latch: the clock, flush() and the postmaster.
  *
  * First of all it learns from table metrics what is described, so that a region that
  * is new records in the right windows: as soon as the server accepts connections, also
@@ -35,9 +36,11 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "alertduty.h"
+#include "catalog/pg_type.h"
 #include "compat.h"
 #include "descriptionduty.h"
 #include "duty.h"
+#include "executor/spi.h"
 #include "flush.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -48,7 +51,7 @@
 #include "settings.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "tcop/tcopprot.h"
+#include "upkeep.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -58,16 +61,17 @@
 #define WORKER_NAME				"meshhook_metrics worker"
 #define RESTART_SECONDS			1
 
-#define LOCK_TIMEOUT			"2s"
 #define FLUSH_TIMEOUT_MS		(30 * 1000)
-#define UPKEEP_TIMEOUT_MS		(30 * 60 * 1000)
-
-#define ROLLUP_EVERY			(5 * USECS_PER_MINUTE)
+#define LONGEST_MINUTE_MS		(8 * FLUSH_TIMEOUT_MS)
 
 /* How often a standby looks whether it has been promoted */
 #define LOOK_FOR_PROMOTION_MS	1000
 
-#define MAINTAIN_EVERY			USECS_PER_HOUR
+/*
+ * Old rows of live that are deleted after a flush: twice as many as it has brought,
+ * or so many, so that they go sooner than others come
+ */
+#define LEAST_DELETED			200
 
 /* A series that nobody has recorded to for so long makes room */
 #define IDLE_BEFORE_RETIREMENT	USECS_PER_DAY
@@ -84,14 +88,12 @@ PGDLLEXPORT void mhm_worker_main(Datum arg);
 
 static void flush_changes(void);
 static void close_minutes(void);
-static void roll_up(void);
-static void maintain(void);
+static void delete_old_live(void);
 
 static Duty flush_duty = {.what = "flush", .timeout_ms = FLUSH_TIMEOUT_MS, .perform = flush_changes};
 static Duty minute_duty = {.what = "close a minute", .timeout_ms = FLUSH_TIMEOUT_MS, .perform = close_minutes};
-static Duty rollup_duty = {.what = "roll up", .timeout_ms = UPKEEP_TIMEOUT_MS, .perform = roll_up};
-static Duty maintain_duty = {.what = "maintain storage", .timeout_ms = UPKEEP_TIMEOUT_MS, .perform = maintain};
-static Duty *const duties[] = {&flush_duty, &mhm_descriptions_duty, &minute_duty, &rollup_duty, &maintain_duty};
+static Duty live_duty = {.what = "delete old rows of live", .timeout_ms = FLUSH_TIMEOUT_MS, .perform = delete_old_live};
+static Duty *const duties[] = {&flush_duty, &mhm_descriptions_duty, &minute_duty, &live_duty};
 
 static MemoryContext flush_context;
 static bool storage_there;		/* as the last transaction saw it */
@@ -99,29 +101,15 @@ static bool taken_unsettled = true; /* something may be taken of a flush that fa
 static bool state_known = false;	/* has flush_state been read? */
 static bool more_to_flush = false;	/* has the last tick left something? */
 static uint64 next_tick;
-static uint64 answered;			/* the request that this flush is the answer to */
+static uint64 answering;		/* the request that this flush is the answer to */
+static uint64 answered;			/* the last one that was flushed for */
 
 static TimestampTz interval_began_at;	/* when changes were last collected */
 static instr_time interval_began;
 static double dated_back;		/* how much earlier its flush says it was, in seconds */
+static uint64 rows_brought;		/* into live, by the last flush */
 static TimestampTz minute_closed;	/* the minute that is open since */
-static TimestampTz rolled_up_at;
-static TimestampTz maintained_at;
-
-static void
-note_shutdown(SIGNAL_ARGS)
-{
-	int			save_errno = errno;
-
-	ShutdownRequestPending = true;
-	if (mhm_duty_cancellable)
-	{
-		QueryCancelPending = true;
-		InterruptPending = true;
-	}
-	SetLatch(MyLatch);
-	errno = save_errno;
-}
+static bool more_to_close = false;	/* has the last step left some minutes? */
 
 static TimestampTz
 start_of_minute(TimestampTz at)
@@ -252,7 +240,7 @@ flushes_requested(void)
 static void
 flush_changes(void)
 {
-	uint64		request = answered;
+	uint64		request = answering;
 	MhmFlush	flush = {0};
 	TimestampTz now;
 	instr_time	began;
@@ -304,12 +292,16 @@ flush_changes(void)
 		state_known = false;
 		mhm_store_write_state(&flush);
 		complete = mhm_series_identify(&flush);
+		mhm_series_write_days(&flush);
 		mhm_journal_write(&flush, mhm_region->region_id);
 		MemoryContextSwitchTo(transaction_context);
-		mhm_store_write_live(&flush);
+		rows_brought = mhm_store_write_live(&flush);
 	}
 	else
+	{
+		rows_brought = 0;
 		MemoryContextSwitchTo(transaction_context);
+	}
 	if (flush.seconds > INTERVALS_OF_A_GAP * mhm_flush_interval / 1000.0)
 		mhm_store_note_gap(&flush);
 	/* Last, since the migrations lock flush_state first */
@@ -340,7 +332,7 @@ flush_changes(void)
 	note_flushed(request, mhm_milliseconds_since(began), now);
 }
 
-/* Roll up the minutes that have ended, and what is done once a minute */
+/* A step of rolling up the minutes that have ended; after the last one, what is done once a minute */
 static void
 close_minutes(void)
 {
@@ -354,8 +346,16 @@ close_minutes(void)
 		return;
 	}
 	mhm_store_call("select meshhook_metrics.close_minutes($1)", now);
+	more_to_close = mhm_store_ask("select exists ("
+								  "select "
+								  "from meshhook_metrics.rollup_state s "
+								  "join meshhook_metrics.live l on l.id > s.live_id "
+								  "where s.target = '1m' and date_trunc('minute', l.at) <> date_trunc('minute', $1))",
+								  now);
 	mhm_store_leave();
 	CommitTransactionCommand();
+	if (more_to_close)
+		return;
 	minute_closed = minute;
 
 	LWLockAcquire(mhm_registry_lock, LW_SHARED);
@@ -366,38 +366,25 @@ close_minutes(void)
 	(void) mhm_registry_retire_idle(idle_since);
 }
 
-/* Where nothing else does it, or has done it for long, the worker does */
-#define UNLESS_PG_CRON_DOES \
-	" where not meshhook_metrics.scheduled_by_pg_cron() " \
-	"or exists (select from meshhook_metrics.rollup_state s " \
-	"where s.target = '5m' and s.complete_until < $1 - interval '30 minutes')"
-
+/*
+ * Some of them after each flush.  Realtime looks at each row that is deleted, all
+ * those of a transaction in one go, before it sends what was inserted after that.
+ */
 static void
-roll_up(void)
+delete_old_live(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	static const char query[] = "select meshhook_metrics.delete_old_live($1, $2)";
+	Oid			types[] = {INT8OID, TIMESTAMPTZOID};
+	Datum		values[2];
 
 	if (mhm_store_enter())
 	{
-		mhm_store_call("select meshhook_metrics.rollup()" UNLESS_PG_CRON_DOES, now);
+		values[0] = Int64GetDatum((int64) Max(2 * rows_brought, LEAST_DELETED));
+		values[1] = TimestampTzGetDatum(GetCurrentTimestamp());
+		mhm_store_check(SPI_execute_with_args(query, lengthof(types), types, values, NULL, false, 0), query);
 		mhm_store_leave();
 	}
 	CommitTransactionCommand();
-	rolled_up_at = now;
-}
-
-static void
-maintain(void)
-{
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (mhm_store_enter())
-	{
-		mhm_store_call("select meshhook_metrics.maintain()" UNLESS_PG_CRON_DOES, now);
-		mhm_store_leave();
-	}
-	CommitTransactionCommand();
-	maintained_at = now;
 }
 
 /* The next moment at which the clock asks for a flush */
@@ -434,7 +421,7 @@ flush_if_due(TimestampTz *planned)
 		more_to_flush = false;
 		return false;
 	}
-	answered = request;
+	answering = request;
 	mhm_descriptions_exchange(false);
 	return mhm_duty_attempt(&flush_duty);
 }
@@ -448,21 +435,30 @@ do_if_due(Duty *duty, bool due)
 		(void) mhm_duty_attempt(duty);
 }
 
-static bool
-has_passed(TimestampTz since, TimestampTz now, int64 period)
+/* A step is as small as it can be.  If that takes too long here, it has to get more time. */
+static void
+close_minutes_if_due(void)
 {
-	return now - since >= period || now < since;
+	do_if_due(&minute_duty, more_to_close || start_of_minute(GetCurrentTimestamp()) != minute_closed);
+	minute_duty.timeout_ms = FLUSH_TIMEOUT_MS;
+	if (minute_duty.sqlerrcode == ERRCODE_QUERY_CANCELED)
+		for (int i = 0; i < minute_duty.failures && minute_duty.timeout_ms < LONGEST_MINUTE_MS; i++)
+			minute_duty.timeout_ms *= 2;
 }
 
 static void
 wait_for_work(TimestampTz planned)
 {
-	long		wait_ms = more_to_flush ? 1 : (long) ((planned - GetCurrentTimestamp()) / 1000 + 1);
+	long		wait_ms = (long) ((planned - GetCurrentTimestamp()) / 1000 + 1);
 	double		remaining_ms;
 
 	for (int i = 0; i < lengthof(duties); i++)
 		if (mhm_duty_backs_off(duties[i], &remaining_ms))
 			wait_ms = Min(wait_ms, (long) remaining_ms + 1);
+	if (mhm_upkeep_backs_off(&remaining_ms))
+		wait_ms = Min(wait_ms, (long) remaining_ms + 1);
+	if (more_to_flush || (more_to_close && storage_there && minute_duty.failures == 0))
+		wait_ms = 1;
 	wait_ms = Max(Min(wait_ms, mhm_flush_interval), 1);
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, wait_ms,
 					 PG_WAIT_EXTENSION);
@@ -502,7 +498,7 @@ shut_down(void)
 		pqsignal(SIGTERM, SIG_IGN);
 		await_last_backends();
 		ShutdownRequestPending = false;
-		answered = flushes_requested();
+		answering = flushes_requested();
 		mhm_descriptions_exchange(false);
 		do
 			more_to_flush = false;
@@ -533,25 +529,6 @@ announce_worker(void)
 }
 
 static void
-fix_settings(void)
-{
-	static const char *const fixed[][2] = {
-		{"search_path", "pg_catalog, pg_temp"},
-		/* Once committed here it must survive our own crash, and wait for nobody */
-		{"synchronous_commit", "local"},
-		{"lock_timeout", LOCK_TIMEOUT},
-		{"default_transaction_isolation", "read committed"},
-		{"transaction_timeout", "0"},
-		{"jit", "off"},
-		{"TimeZone", "UTC"}
-	};
-
-	for (int i = 0; i < lengthof(fixed); i++)
-		if (GetConfigOption(fixed[i][0], true, false) != NULL)
-			SetConfigOption(fixed[i][0], fixed[i][1], PGC_SUSET, PGC_S_OVERRIDE);
-}
-
-static void
 reload_settings(void)
 {
 	if (!ConfigReloadPending)
@@ -568,17 +545,17 @@ reload_settings(void)
 static void
 follow_primary(void)
 {
-	TimestampTz looked_at = 0;
+	instr_time	looked_at = {0};
 
 	while (RecoveryInProgress())
 	{
 		reload_settings();
 		if (ShutdownRequestPending)
 			proc_exit(1);
-		if (has_passed(looked_at, GetCurrentTimestamp(), (int64) mhm_flush_interval * 1000))
+		if (INSTR_TIME_IS_ZERO(looked_at) || mhm_milliseconds_since(looked_at) >= mhm_flush_interval)
 		{
 			mhm_descriptions_exchange(true);
-			looked_at = GetCurrentTimestamp();
+			INSTR_TIME_SET_CURRENT(looked_at);
 		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 Min(mhm_flush_interval, LOOK_FOR_PROMOTION_MS), PG_WAIT_EXTENSION);
@@ -594,23 +571,23 @@ mhm_worker_main(Datum arg)
 	TimestampTz planned = 0;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, note_shutdown);
+	pqsignal(SIGTERM, mhm_duty_note_shutdown);
 	BackgroundWorkerUnblockSignals();
 	/* The server started without metrics: there is nothing to flush until it starts again */
 	if (mhm_region == NULL)
 		proc_exit(0);
 	mhm_connect_to_database();
-	fix_settings();
+	mhm_fix_settings(WORKER_NAME);
 	flush_context = AllocSetContextCreate(TopMemoryContext, "meshhook_metrics flush",
 										  ALLOCSET_DEFAULT_SIZES);
 	for (int i = 0; i < lengthof(duties); i++)
 		mhm_duty_add(duties[i]);
 	mhm_alerts_add_duties();
+	mhm_upkeep_add_duties();
 	follow_primary();
 	announce_worker();
 	for (;;)
 	{
-		TimestampTz now;
 		bool		flushed;
 
 		reload_settings();
@@ -625,10 +602,10 @@ mhm_worker_main(Datum arg)
 			mhm_alerts_forget();
 			mhm_duty_forget_others(&flush_duty);
 		}
-		now = GetCurrentTimestamp();
-		do_if_due(&minute_duty, start_of_minute(now) != minute_closed);
-		do_if_due(&rollup_duty, has_passed(rolled_up_at, now, ROLLUP_EVERY));
-		do_if_due(&maintain_duty, has_passed(maintained_at, now, MAINTAIN_EVERY));
+		do_if_due(&live_duty, flushed);
+		close_minutes_if_due();
+		if (storage_there && !ShutdownRequestPending)
+			mhm_upkeep_if_due();
 		if (!ShutdownRequestPending && !ConfigReloadPending)
 			wait_for_work(planned);
 		CHECK_FOR_INTERRUPTS();

@@ -4,8 +4,9 @@
  *	  Which database the flush worker is connected to, and for how long.
  *
  * Owns how the worker gets into meshhook_metrics.database, also when that is
- * not there, is renamed or dropped, and how it tells a server that is stopping
- * from a request to end.  Called by worker.c.
+ * not there, is renamed or dropped, the settings of its session, and how it tells
+ * a server that is stopping from a request to end.  Called by worker.c; upkeep.c
+ * uses the settings.
  *
  *-------------------------------------------------------------------------
  */
@@ -32,6 +33,7 @@
 #include "workerdatabase.h"
 #include "workerstate.h"
 
+#define LOCK_TIMEOUT			"2s"
 #define LOOK_FOR_DATABASE_MS	5000
 
 /* The postmaster's lock file, in the data directory */
@@ -125,6 +127,27 @@ mhm_end_if_database_changed(void)
 {
 	if (strcmp(connected_to, mhm_database) != 0)
 		proc_exit(1);
+}
+
+/* Whatever the database and the server have set */
+void
+mhm_fix_settings(const char *application_name)
+{
+	const char *const fixed[][2] = {
+		{"application_name", application_name},
+		{"search_path", "pg_catalog, pg_temp"},
+		/* Once committed here it must survive our own crash, and wait for nobody */
+		{"synchronous_commit", "local"},
+		{"lock_timeout", LOCK_TIMEOUT},
+		{"default_transaction_isolation", "read committed"},
+		{"transaction_timeout", "0"},
+		{"jit", "off"},
+		{"TimeZone", "UTC"}
+	};
+
+	for (int i = 0; i < lengthof(fixed); i++)
+		if (GetConfigOption(fixed[i][0], true, false) != NULL)
+			SetConfigOption(fixed[i][0], fixed[i][1], PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 /* The postmaster writes into its lock file what pg_ctl may know: that it stops */

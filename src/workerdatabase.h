@@ -10,6 +10,7 @@
 
 extern void mhm_connect_to_database(void);
 extern void mhm_end_if_database_changed(void);
+extern void mhm_fix_settings(const char *application_name);
 extern bool mhm_server_is_stopping(void);
 
 #endif							/* MHM_WORKERDATABASE_H */

@@ -24,6 +24,7 @@
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "storage/shmem.h"
+#include "upkeep.h"
 #include "utils/timestamp.h"
 #include "workerstate.h"
 
@@ -35,12 +36,14 @@ void
 mhm_worker_request_memory(void)
 {
 	RequestAddinShmemSpace(MAXALIGN(sizeof(MhmWorkerState)));
+	RequestAddinShmemSpace(MAXALIGN(mhm_upkeep_size()));
 }
 
 void
 mhm_worker_attach_memory(void)
 {
 	bool		found;
+	void	   *upkeep;
 
 	mhm_worker_state = ShmemInitStruct("meshhook_metrics worker", sizeof(MhmWorkerState), &found);
 	if (!found)
@@ -49,6 +52,8 @@ mhm_worker_attach_memory(void)
 		SpinLockInit(&mhm_worker_state->mutex);
 		ConditionVariableInit(&mhm_worker_state->stored);
 	}
+	upkeep = ShmemInitStruct("meshhook_metrics upkeep", mhm_upkeep_size(), &found);
+	mhm_upkeep_attach(upkeep, found);
 }
 
 void

@@ -6,7 +6,7 @@ package RollupMeasures;
 use strict;
 use warnings;
 
-use List::Util qw(sum);
+use List::Util qw(max sum);
 use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
 
 use Cluster;
@@ -20,6 +20,7 @@ use Storage;
 use constant SIZES => {
 	minutes_before => [ 180, 5 ],
 	minutes_closed => [ 20, 5 ],
+	minutes_behind => [ 60, 3 ],
 	event_series => [ 700, 20 ],
 	event_rounds => [ 3, 1 ],
 	leaf_series => [ 500, 200 ],
@@ -94,6 +95,39 @@ sub minutes
 	$report->add($group, '... with wal_compression', 'bytes', $wal_of->(SERIES, $compressed));
 	$report->add($group, 'rollup() of five minutes of them', 'ms', each_round('clock', \@rollups));
 	$report->add($group, '... WAL per row of five minutes', 'bytes', $wal_of->(SERIES, @rollups));
+}
+
+# Closing minutes that were left for an hour, step by step. The worker flushes after each
+# step, so the longest one is what a flush waits for.
+sub catching_up
+{
+	my ($report, $session) = @_;
+	my $behind = size('minutes_behind');
+	my $day = day($session, 3);
+
+	for my $kind ([ 'histograms', 10_000 ], [ 'counters', 100_000 ])
+	{
+		my ($name, $series) = @$kind;
+		my (@steps, $written);
+		my $all = $behind * $series;
+
+		progress("catching up: $behind minutes of $series $name");
+		$session->sql('call bench.empty_storage()');
+		$session->sql("call bench.leave_minutes('$name', $series, '$day', $behind)");
+		$session->sql('vacuum analyze meshhook_metrics.live');
+		$session->sql('checkpoint');
+		for ($written = 0; $written < $all; $written = $session->sql('select count(*) from meshhook_metrics.rollup_1m'))
+		{
+			push @steps, Storage::timed($session, "select meshhook_metrics.close_minutes('$day'::timestamptz + $behind * interval '1 minute')");
+			die "Minutes of $name were not closed.\n" if @steps > $behind;
+		}
+		die "$written minute rows were written, not $all.\n" if $written != $all;
+
+		my $group = "catching up $behind minutes of $series $name, flushed every 5 s";
+		$report->add($group, 'all of it', 's', [ sum(map { $_->{clock} } @steps) / 1000 ]);
+		$report->add($group, 'the longest step, for which a flush waits', 'ms', [ max(map { $_->{clock} } @steps) ]);
+	}
+	$session->sql('call bench.empty_storage()');
 }
 
 # A day of minutes rolled up to hours, and the same hours from the events that the

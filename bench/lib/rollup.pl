@@ -24,6 +24,7 @@ Run::bench(
 
 		%$versions = Run::server_versions($session);
 		RollupMeasures::minutes($report, $session);
+		RollupMeasures::catching_up($report, $session);
 		RollupMeasures::hours($report, $session);
 		RollupMeasures::sizes($report, $session);
 		RollupMeasures::ranges($report, $cluster, $session);

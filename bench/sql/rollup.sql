@@ -70,6 +70,32 @@ begin
 end
 $$;
 
+-- Minutes that are not closed: twelve flushes in each, rows of 500 series of one tenant
+create procedure bench.leave_minutes(kind text, series int, since timestamptz, minutes int)
+language plpgsql as $$
+begin
+    create temp table flushed on commit drop as
+    select bench.tenant(1 + n / 500 % 100) as tenant_id,
+           array_agg(n::bigint order by n) as series_id,
+           array_agg(case kind when 'histograms' then meshhook_metrics.histogram_count(h.histogram) else 1 + n % 5 end order by n) as count,
+           array_agg(case kind when 'histograms' then meshhook_metrics.histogram_sum(h.histogram) else ceil(1000 * random()) end order by n) as sum,
+           case kind when 'histograms' then array_agg(meshhook_metrics.histogram_min(h.histogram) order by n) end as min,
+           case kind when 'histograms' then array_agg(meshhook_metrics.histogram_max(h.histogram) order by n) end as max,
+           case kind when 'histograms' then array_agg(h.histogram order by n) end as histogram
+    from generate_series(0, series - 1) n
+    join bench.histograms h on h.shape = '30 buckets' and h.i = n % 500
+    group by n / 500;
+
+    insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum, min, max, histogram)
+    select f.tenant_id, since + m * interval '1 minute' + k * interval '5 seconds' - interval '1 microsecond', 5, f.series_id, f.count, f.sum, f.min, f.max, f.histogram
+    from generate_series(0, minutes - 1) m
+    cross join generate_series(1, 12) k
+    cross join flushed f
+    order by m, k;
+    commit;
+end
+$$;
+
 -- Raw events and the minutes that stand for them. The narrow ones are as small as
 -- they can be, with a number for all that tells series apart.
 \ir events.sql

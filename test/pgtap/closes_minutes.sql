@@ -132,36 +132,106 @@ select throws_ok($$ select meshhook_metrics.close_minutes('2033-01-01 10:01:00+0
 drop table meshhook_metrics.rollup_1m_20330101;
 select is(meshhook_metrics.close_minutes('2033-01-01 10:01:00+00'), 3::bigint, 'and when it is gone, nothing was lost');
 
--- Rows of live go when they are old and in rollup_1m, not before
+-- What is far behind is closed in steps, between which the worker flushes: 500 rows and
+-- the rest of a minute. After each, what is complete is in rollup_1m, and the rest is not.
+truncate meshhook_metrics.live;
+insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum)
+select :'a', '2033-06-01 10:00:00+00' :: timestamptz + n * interval '1 second', 1, array[21], array[1], array[1]
+from generate_series(0, 3599) n;
+create temp table steps (written bigint, complete_until timestamptz, counted numeric);
+create function pg_temp.step(now timestamptz) returns void
+language plpgsql as $$
+declare
+	written bigint := meshhook_metrics.close_minutes(now);
+begin
+	insert into steps
+	select written, s.complete_until, (select coalesce(sum(r.count), 0) from meshhook_metrics.rollup_1m r where r.series_id = 21)
+	from meshhook_metrics.rollup_state s
+	where s.target = '1m';
+end
+$$;
+select pg_temp.step('2033-06-01 11:00:10+00') from generate_series(1, 8);
+select is((select string_agg(format('%s: %s, %s', written, to_char(complete_until at time zone 'UTC', 'HH24:MI'), counted), '; ' order by counted) from steps where written > 0),
+	'9: 10:09, 540; 9: 10:18, 1080; 9: 10:27, 1620; 9: 10:36, 2160; 9: 10:45, 2700; 9: 10:54, 3240; 6: 11:00, 3600',
+	'an hour of seconds is closed in steps of whole minutes');
+select is((select count(*) from steps where written = 0), 1::bigint, 'then there is nothing more to do');
+select is((select live_id from meshhook_metrics.rollup_state where target = '1m'), (select max(id) from meshhook_metrics.live), 'and all rows are in');
+-- A minute of more rows is one step
+insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum)
+select :'a', '2033-06-01 11:00:00+00' :: timestamptz + n * interval '50 ms', 1, array[22], array[1], array[1]
+from generate_series(0, 2399) n;
+select is(meshhook_metrics.close_minutes('2033-06-01 11:02:00+00'), 1::bigint, 'a minute is not split');
+select is((select count from minutes where series = 22), 1200::bigint, 'however many rows it has');
+select is(meshhook_metrics.close_minutes('2033-06-01 11:02:00+00'), 1::bigint, 'the next one is another step');
+-- The clock was set back while it was behind: what comes later in the order of ids is earlier in time
+truncate steps;
+insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum)
+select :'a', '2033-06-01 12:00:00+00' :: timestamptz + n * interval '1 second' - case when n >= 1200 then interval '15 minutes' else interval '0' end, 1, array[23], array[1], array[1]
+from generate_series(0, 2399) n;
+update meshhook_metrics.rollup_state set complete_until = '2033-06-01 11:00:00+00' where target in ('5m', '1h');
+create temp table promised (complete_until timestamptz, missing bigint);
+create function pg_temp.promise() returns void
+language sql as $$
+	insert into promised
+	select s.complete_until, count(l.id)
+	from meshhook_metrics.rollup_state s
+	left join meshhook_metrics.live l on l.id > s.live_id and l.at < s.complete_until
+	where s.target = '1m'
+	group by s.complete_until
+$$;
+do $$begin
+	for step in 1..10 loop
+		perform meshhook_metrics.close_minutes('2033-06-01 12:50:00+00'), pg_temp.promise();
+	end loop;
+end$$;
+select is((select sum(count) from minutes where series = 23), 2400::numeric, 'with a clock that was set back meanwhile, each row is added once');
+select ok((select count(distinct complete_until) > 2 from promised), 'in steps');
+select is((select sum(missing) from promised), 0::numeric, 'of which none promises more than it has done');
+select is(pg_temp.complete_until('1m'), '2033-06-01 12:50:00', 'to the end');
+
+-- Rows of live go when they are old and in rollup_1m, not before, the earliest first
 truncate meshhook_metrics.live;
 select pg_temp.bring(:'a', '2034-01-01 10:00:00+00' :: timestamptz + n * interval '1 minute', 1) from generate_series(0, 30) n;
+select is(meshhook_metrics.delete_old_live(100, '2034-01-01 10:30:59+00'), 0::bigint, 'what is not closed is not deleted');
 select is(meshhook_metrics.close_minutes('2034-01-01 10:30:59+00'), 90::bigint, 'half an hour is closed');
+select is((select count(*) from meshhook_metrics.live), 31::bigint, 'closing deletes nothing');
+select is(meshhook_metrics.delete_old_live(10, '2034-01-01 10:30:59+00'), 10::bigint, 'as many are deleted as are wanted');
+select is((select to_char(min(at) at time zone 'UTC', 'HH24:MI') from meshhook_metrics.live), '10:10', 'the earliest');
+select is(meshhook_metrics.delete_old_live(10, '2034-01-01 10:30:59+00'), 6::bigint, 'then what is left of them');
 select is((select to_char(min(at) at time zone 'UTC', 'HH24:MI') || ' to ' || to_char(max(at) at time zone 'UTC', 'HH24:MI') from meshhook_metrics.live),
-	'10:16 to 10:30', 'a quarter of it stays in live');
+	'10:16 to 10:30', 'a quarter of an hour stays');
 insert into meshhook_metrics.settings (name, value) values ('retention_live', '5 minutes');
-select is(meshhook_metrics.close_minutes('2034-01-01 10:30:59+00'), 0::bigint, 'the setting is followed');
+select is(meshhook_metrics.delete_old_live(100, '2034-01-01 10:30:59+00'), 10::bigint, 'the setting is followed');
 select is((select to_char(min(at) at time zone 'UTC', 'HH24:MI') from meshhook_metrics.live), '10:26', 'at once');
 select is(meshhook_metrics.close_minutes('2034-01-01 09:00:30+00'), 3::bigint, 'the clock goes back');
-select is((select count(*) from meshhook_metrics.live), 5::bigint, 'and nothing is deleted that is newer than it says');
+select is(meshhook_metrics.delete_old_live(100, '2034-01-01 09:00:30+00'), 0::bigint, 'and nothing is deleted that is newer than it says');
 
 -- A setting that makes no sense, which only gets in where its trigger is off
 alter table meshhook_metrics.settings disable trigger check_settings;
-update meshhook_metrics.settings set value = 'five' where name = 'retention_live';
 set local client_min_messages = error;
-select lives_ok($$ select meshhook_metrics.close_minutes('2034-02-01 10:00:00+00') $$, 'minutes are closed all the same');
-select is((select count(*) from meshhook_metrics.live), 5::bigint, 'and nothing is deleted');
+update meshhook_metrics.settings set value = 'five' where name = 'retention_live';
+select is(meshhook_metrics.delete_old_live(100, '2034-02-01 10:00:00+00'), 0::bigint, 'nothing is deleted for a setting that makes no sense');
 update meshhook_metrics.settings set value = '90000 years' where name = 'retention_live';
-select lives_ok($$ select meshhook_metrics.close_minutes('2034-02-01 10:01:00+00') $$, 'also with one beyond the calendar');
+select is(meshhook_metrics.delete_old_live(100, '2034-02-01 10:00:00+00'), 0::bigint, 'nor with one beyond the calendar');
 update meshhook_metrics.settings set value = '-1 day' where name = 'retention_live';
-select lives_ok($$ select meshhook_metrics.close_minutes('2034-02-01 10:02:00+00') $$, 'or below zero');
-select is((select count(*) from meshhook_metrics.live), 5::bigint, 'nothing is deleted for those');
+select is(meshhook_metrics.delete_old_live(100, '2034-02-01 10:00:00+00'), 0::bigint, 'or below zero');
 set local client_min_messages = warning;
 delete from meshhook_metrics.settings where name = 'retention_live';
+
+-- Rows whose end cannot be noted are not added, since they would be again
+create function pg_temp.keep() returns trigger language plpgsql as $$ begin return null; end $$;
+create trigger keep before update on meshhook_metrics.rollup_state for each row execute function pg_temp.keep();
+select pg_temp.bring(:'a', '2035-01-01 10:00:00+00', 1);
+select throws_ok($$ select meshhook_metrics.close_minutes('2035-01-01 10:01:00+00') $$, '22000', 'table meshhook_metrics.rollup_state did not take how far its row 1m is',
+	'what cannot be noted is an error');
+drop trigger keep on meshhook_metrics.rollup_state;
+select is(meshhook_metrics.close_minutes('2035-01-01 10:01:00+00'), 3::bigint, 'and when it can, nothing was added twice');
 
 -- What it notes its progress in is lost: it does not guess
 delete from meshhook_metrics.rollup_state where target = '1m';
 select throws_ok('select meshhook_metrics.close_minutes()', '55000', 'meshhook_metrics.rollup_state has lost its row 1m', 'a lost row is an error');
 drop table meshhook_metrics.rollup_state;
+select throws_ok('select meshhook_metrics.delete_old_live(1)', '55000', 'the tables of meshhook_metrics are not installed in this database', 'a lost table, too');
 select throws_ok('select meshhook_metrics.close_minutes()', '55000', 'the tables of meshhook_metrics are not installed in this database', 'a lost table, too');
 
 select * from finish();

@@ -32,6 +32,9 @@ insert into calls values
 	('rollup', $$ meshhook_metrics.rollup() $$),
 	('maintain', $$ meshhook_metrics.maintain() $$),
 	('close_minutes', $$ meshhook_metrics.close_minutes() $$),
+	('delete_old_live', $$ meshhook_metrics.delete_old_live(1) $$),
+	('prune_series', $$ meshhook_metrics.prune_series() $$),
+	('unschedule_lost', $$ meshhook_metrics.unschedule_lost() $$),
 	('schedule', $$ meshhook_metrics.schedule() $$),
 	('unschedule', $$ meshhook_metrics.unschedule() $$),
 	('scheduled_by_pg_cron', $$ meshhook_metrics.scheduled_by_pg_cron() $$),
@@ -177,7 +180,7 @@ where routine in ('inc', 'record');
 select throws_ok(format('set local role regress_worker; select %s', call), '42501', 'permission denied for function ' || routine,
 	'and is refused ' || routine || '()')
 from calls
-where routine in ('reset', 'describe', 'snapshot', 'prometheus', 'status', 'flush', 'query_range', 'rollup', 'maintain', 'close_minutes', 'schedule', 'create_leaf',
+where routine in ('reset', 'describe', 'snapshot', 'prometheus', 'status', 'flush', 'query_range', 'rollup', 'maintain', 'close_minutes', 'delete_old_live', 'prune_series', 'schedule', 'create_leaf',
 	'evaluate_alerts', 'evaluate_tenant_alerts', 'note_alert_failure', 'evaluate_alert_rules', 'alert_values', 'write_notifications', 'claim_notifications', 'finish_notification', 'send_notifications');
 
 select * from finish();

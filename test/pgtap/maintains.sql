@@ -206,14 +206,6 @@ set local client_min_messages = warning;
 select set_eq('table kept', 'table sensible', 'nothing is deleted');
 delete from meshhook_metrics.settings;
 
--- Rows of live
-insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum)
-select gen_random_uuid(), now() - n * interval '1 minute' - interval '1 second', 5, array[1], array[1], array[1]
-from generate_series(1, 30) n;
-update meshhook_metrics.rollup_state set live_id = (select max(id) - 5 from meshhook_metrics.live) where target = '1m';
-select lives_ok('select pg_temp.maintain()', 'with rows of live');
-select is((select count(*) from meshhook_metrics.live), 16::bigint + 5, 'those go that are 15 minutes old, and two that close_minutes() has, and in rollup_1m');
-
 -- What happened to alerts, and what was told: of several ages, in hours, since days
 -- differ here; of which some fire yet
 create function pg_temp.happened(at timestamptz, state text, fired_event_id bigint default null) returns bigint
@@ -325,6 +317,67 @@ select lives_ok($$ select meshhook_metrics.create_leaf('5m', '2040-01-01 00:00:0
 select is((select format('security %s, %s others have rights', c.relrowsecurity, (select count(*) from aclexplode(c.relacl) a where a.grantee <> c.relowner))
 		from pg_class c
 		where c.oid = 'meshhook_metrics.rollup_5m_20391226'::regclass), 'security t, 0 others have rights', 'and closed to everybody else');
+
+-- Leaves have what their table has, whatever its owner adds to it
+create table regress_listed (id bigint primary key);
+insert into regress_listed values (1);
+alter table meshhook_metrics.rollup_1h add constraint sane check (count >= 0);
+alter table meshhook_metrics.rollup_1h add foreign key (series_id) references regress_listed;
+select lives_ok($$ select meshhook_metrics.create_leaf('1h', '2040-06-01 00:00:00+00') $$, 'a leaf is created of a table with a constraint of its owner''s');
+select throws_ok($$ insert into meshhook_metrics.rollup_1h (tenant_id, series_id, bucket, count, sum) values (gen_random_uuid(), 1, '2040-06-02 00:00:00+00', -1, 0) $$,
+	'23514', null, 'which it checks');
+select throws_ok($$ insert into meshhook_metrics.rollup_1h (tenant_id, series_id, bucket, count, sum) values (gen_random_uuid(), 2, '2040-06-02 00:00:00+00', 1, 0) $$,
+	'23503', null, 'as it does a foreign key');
+alter table meshhook_metrics.rollup_1m add column mean double precision generated always as (sum / nullif(count, 0)) stored,
+	add column noted text not null default 'as ever';
+select lives_ok($$ select meshhook_metrics.create_leaf('1m', '2040-06-01 00:00:00+00') $$, 'and of one with a generated column');
+insert into meshhook_metrics.rollup_1m (tenant_id, series_id, bucket, count, sum) values (gen_random_uuid(), 1, '2040-06-01 10:00:00+00', 2, 5);
+select is((select format('%s %s', mean, noted) from meshhook_metrics.rollup_1m where bucket > '2040-01-01'), '2.5 as ever', 'which it computes');
+alter table meshhook_metrics.rollup_5m alter column histogram set compression pglz, alter column histogram set storage external;
+select lives_ok($$ select meshhook_metrics.create_leaf('5m', '2041-01-01 00:00:00+00') $$, 'and of one whose values are stored otherwise');
+select is((select format('%s %s', a.attcompression, a.attstorage) from pg_attribute a where a.attrelid = 'meshhook_metrics.rollup_5m_20401231'::regclass and a.attname = 'histogram'),
+	'p e', 'as it stores them');
+create table meshhook_metrics.as_a_partition_is partition of meshhook_metrics.rollup_1h for values from ('2050-01-01 00:00:00+00') to ('2050-02-01 00:00:00+00');
+select set_eq($$
+	select a.attname, a.attnotnull, a.attgenerated, a.attidentity, a.attstorage, a.attcompression, pg_get_expr(d.adbin, d.adrelid)
+	from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+	where a.attrelid = 'meshhook_metrics.rollup_1h_204006'::regclass and a.attnum > 0 $$, $$
+	select a.attname, a.attnotnull, a.attgenerated, a.attidentity, a.attstorage, a.attcompression, pg_get_expr(d.adbin, d.adrelid)
+	from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+	where a.attrelid = 'meshhook_metrics.as_a_partition_is'::regclass and a.attnum > 0 $$, 'its columns are those of a partition that PostgreSQL makes');
+select set_eq($$ select contype, coninhcount, conislocal, convalidated, conkey, confrelid from pg_constraint where conrelid = 'meshhook_metrics.rollup_1h_204006'::regclass and contype <> 'c' $$,
+	$$ select contype, coninhcount, conislocal, convalidated, conkey, confrelid from pg_constraint where conrelid = 'meshhook_metrics.as_a_partition_is'::regclass and contype <> 'c' $$,
+	'so are its constraints');
+select is((select format('security %s, %s others have rights', c.relrowsecurity, (select count(*) from aclexplode(c.relacl) a where a.grantee <> c.relowner))
+		from pg_class c
+		where c.oid = 'meshhook_metrics.rollup_1h_204006'::regclass), 'security t, 0 others have rights', 'and it is closed to everybody else as well');
+drop table meshhook_metrics.as_a_partition_is;
+
+-- Series without data, after more than a week without samples
+truncate meshhook_metrics.live, meshhook_metrics.rollup_1m, meshhook_metrics.rollup_5m, meshhook_metrics.rollup_1h, meshhook_metrics.rollup_1d, meshhook_metrics.series;
+alter table meshhook_metrics.rollup_1h drop constraint rollup_1h_series_id_fkey;
+insert into meshhook_metrics.series (tenant_id, metric, kind, labels, last_day)
+select '11111111-1111-1111-1111-111111111111', 'churn_total', 'counter', jsonb_build_object('n', n, 'age', age), (now() at time zone 'UTC')::date - age
+from generate_series(1, 6) n, unnest(array[0, 8, 9, 400]) age;
+-- n tells in which table there is data of it, 5 and 6: in none
+insert into meshhook_metrics.rollup_1m (tenant_id, series_id, bucket, count, sum) select tenant_id, id, date_trunc('hour', now()), 1, 1 from meshhook_metrics.series where labels->>'n' = '1';
+insert into meshhook_metrics.rollup_5m (tenant_id, series_id, bucket, count, sum) select tenant_id, id, date_trunc('hour', now()), 1, 1 from meshhook_metrics.series where labels->>'n' = '2';
+insert into meshhook_metrics.rollup_1h (tenant_id, series_id, bucket, count, sum) select tenant_id, id, date_trunc('hour', now()), 1, 1 from meshhook_metrics.series where labels->>'n' = '3';
+insert into meshhook_metrics.rollup_1d (tenant_id, series_id, bucket, count, sum) select tenant_id, id, date_trunc('day', now(), 'UTC'), 1, 1 from meshhook_metrics.series where labels->>'n' = '4';
+create temp view left_of_series as select (labels->>'age')::int as age, string_agg(labels->>'n', ' ' order by labels->>'n') as n from meshhook_metrics.series group by 1;
+-- What is not rolled up yet may be of any of them
+insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum) values ('11111111-1111-1111-1111-111111111111', now() - interval '168 hours', 5, array[1], array[1], array[1]);
+select is(meshhook_metrics.prune_series(), 0::bigint, 'as long as there are old rows of live, no series goes');
+truncate meshhook_metrics.live;
+insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum) values ('11111111-1111-1111-1111-111111111111', now(), 5, array[1], array[1], array[1]);
+select is(meshhook_metrics.prune_series(3) <= 3, true, 'a call looks at so many');
+select lives_ok('select pg_temp.maintain()', 'with series without data');
+select set_eq('select * from left_of_series', $$ values (0, '1 2 3 4 5 6'), (8, '1 2 3 4 5 6'), (9, '1 2 3 4'), (400, '1 2 3 4') $$,
+	'those go that have none in any table, and have had no sample for longer than a week');
+truncate meshhook_metrics.rollup_1m, meshhook_metrics.rollup_5m, meshhook_metrics.rollup_1h, meshhook_metrics.rollup_1d;
+select is(meshhook_metrics.prune_series(), 8::bigint, 'and others go as their data goes');
+delete from meshhook_metrics.series;
+select is(meshhook_metrics.prune_series(), 0::bigint, 'without series there is nothing to do');
 
 -- What it notes its progress in is lost: nothing is deleted
 create temp table whole as table kept;

@@ -41,7 +41,7 @@ declare
 begin
 	foreach routine in array array[
 		'flush', 'rollup', 'maintain', 'schedule', 'unschedule', 'close_minutes', 'rollup_windows', 'rollup_targets', 'require_storage', 'leaves',
-		'create_leaf', 'retention', 'scheduled_jobs', 'scheduled_by_pg_cron']
+		'create_leaf', 'retention', 'scheduled_jobs', 'scheduled_by_pg_cron', 'delete_old_live', 'prune_series', 'unschedule_lost']
 	loop
 		execute format('create function meshhook_metrics.%I(a text, b text, c text, d text, e text) returns void language sql as %L', routine, 'select');
 		begin

@@ -43,7 +43,7 @@ install_storage($node, role => 'owner_role');
 my $scheduled = owner($jobs);
 like($scheduled, qr{\A
 	\d+\|meshhook_metrics_maintain\|23\ \*\ \*\ \*\ \*\|select\ meshhook_metrics\.maintain\(\)\|owner_role\|t\n
-	\d+\|meshhook_metrics_rollup\|\*/5\ \*\ \*\ \*\ \*\|select\ meshhook_metrics\.rollup\(\)\|owner_role\|t\z}x,
+	\d+\|meshhook_metrics_rollup\|1-59/5\ \*\ \*\ \*\ \*\|select\ meshhook_metrics\.rollup\(\)\|owner_role\|t\z}x,
 	'the migrations schedule two jobs');
 is(owner($by_pg_cron), 't', 'so pg_cron does it');
 owner('select meshhook_metrics.schedule()');
@@ -63,7 +63,8 @@ SQL
 	return;
 }
 
-# A new worker goes through all its duties before it flushes for the second time
+# A new worker goes through all its duties before it flushes for the second time, and
+# starts the process that keeps the storage, if it is to
 sub new_worker
 {
 	my $worker = worker_pid($node);
@@ -133,7 +134,9 @@ flush($node);
 flush($node);
 make_work();
 new_worker();
-is(owner($rolled_up), 'f', 'with jobs of pg_cron, the worker does not roll up');
+is($node->safe_psql('postgres', "select count(*) from pg_stat_activity where backend_type = 'meshhook_metrics upkeep'"), 0,
+	'with jobs of pg_cron, the worker starts nothing');
+is(owner($rolled_up), 'f', 'and does not roll up');
 is(owner($maintained), 'f', 'nor maintain');
 
 # The finest schedule is a second from 1.5 on, before that a minute
@@ -182,8 +185,37 @@ is(owner('select jobname from cron.job'), 'somebody_elses', 'unschedule() again 
 
 make_work();
 new_worker();
-is(owner($rolled_up), 't', 'without jobs, the worker rolls up');
-is(owner($maintained), 't', 'and maintains');
+ok($node->poll_query_until('postgres', $rolled_up), 'without jobs, the worker has it rolled up');
+ok($node->poll_query_until('postgres', $maintained), 'and maintained');
+
+# The job of an earlier version came before the minute was closed; what somebody has
+# chosen instead stays
+owner('select meshhook_metrics.schedule()');
+my $schedules = q{select string_agg(schedule, ' and ' order by jobname) from cron.job where jobname like 'meshhook\_metrics\_%'};
+owner(q{select cron.alter_job(jobid, schedule := '*/5 * * * *') from cron.job where jobname = 'meshhook_metrics_rollup'});
+owner(q{select cron.alter_job(jobid, schedule := '17 * * * *') from cron.job where jobname = 'meshhook_metrics_maintain'});
+owner('select meshhook_metrics.schedule()');
+is(owner($schedules), '17 * * * * and 1-59/5 * * * *', 'schedule() corrects the job of an earlier version, and only that');
+
+# The database got another name: its jobs are for one that is not there
+$node->safe_psql('postgres', q{update cron.job set database = 'before' where jobname like 'meshhook\_metrics\_%'});
+is(owner($by_pg_cron), 'f', 'jobs for a database of another name are none for this one');
+owner('select meshhook_metrics.schedule()');
+is(owner(q{select string_agg(distinct database, ' ') || ' ' || count(*) from cron.job where jobname like 'meshhook\_metrics\_%'}), 'postgres 2',
+	'schedule() puts them in their place');
+is(owner($by_pg_cron), 't', 'and pg_cron does it');
+$node->safe_psql('postgres', q{update cron.job set database = 'before' where jobname like 'meshhook\_metrics\_%'});
+owner('select meshhook_metrics.unschedule()');
+is(owner('select jobname from cron.job'), 'somebody_elses', 'unschedule() removes them');
+# A database that is there may be another one's
+owner('select meshhook_metrics.schedule()');
+$node->safe_psql('postgres', q{update cron.job set database = 'template1' where jobname like 'meshhook\_metrics\_%'});
+my (undef, undef, $of_another) = $node->psql('postgres', 'select meshhook_metrics.unschedule()', @owner);
+like($of_another, qr/NOTICE:  pg_cron has jobs of meshhook_metrics for database "template1"\nHINT:  If they are not wanted: SELECT cron\.unschedule/,
+	'of jobs for another database it says that they are there');
+my ($remove) = $of_another =~ /wanted: (SELECT .*;)/;
+owner($remove);
+is(owner('select jobname from cron.job'), 'somebody_elses', 'and how to remove them');
 
 # Who may not use pg_cron is told so, and can still apply the migrations
 $node->safe_psql('postgres', 'revoke usage on schema cron from owner_role');

@@ -407,11 +407,11 @@ select meshhook_metrics.maintain();
 SQL
 is_deeply([ changes() ], [], 'settings, rollups and partitions are not streamed');
 
-# The rows are deleted when they are old: with close_minutes() as of then
+# The rows are deleted when they are old: as of then
 my $ids = $node->safe_psql('postgres', 'select id from meshhook_metrics.live order by id');
 $node->safe_psql(
 	'postgres',
-	q{select meshhook_metrics.close_minutes(now() + interval '10 minutes')},
+	q{select meshhook_metrics.close_minutes(now() + interval '10 minutes'); select meshhook_metrics.delete_old_live(100, now() + interval '10 minutes')},
 	extra_params => [ '-U', 'owner_role' ]);
 my @deleted = changes();
 is(join("\n", map { $_->{old_record}{id} } @deleted), $ids, 'deletes are streamed');
