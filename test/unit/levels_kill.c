@@ -31,9 +31,7 @@ static MhmTarget counter;
 static MhmTarget histogram;
 
 /* What flushcollect.c wants of a backend and of histogramcodec.c */
-volatile sig_atomic_t InterruptPending = false;
 
-STUB_UNUSED(void, ProcessInterrupts, (void))
 
 struct varlena *
 mhm_histogram_from_window(int min_exponent, const uint64 *buckets, uint64 zero, uint64 overflow,
