@@ -447,6 +447,7 @@ begin
 		select
 		from pg_class c
 		where c.relnamespace = 'meshhook_metrics'::regnamespace
+			and c.relkind in ('r', 'p')
 			and c.relname = any (array[
 				'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'settings',
 				'alert_state', 'alert_gaps', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications'])

@@ -185,8 +185,9 @@ begin_round(void)
 	Tenant	   *listed = NULL;
 	int			count = 0;
 	int			position = 0;
+	static const char begin[] =
+		"update meshhook_metrics.alert_state set alerts_left_out = 0 where alerts_left_out <> 0";
 	static const char query[] =
-		"with begun as (update meshhook_metrics.alert_state set alerts_left_out = 0 where alerts_left_out <> 0) "
 		"select t.tenant_id::uuid "
 		"from ("
 		"  select r.tenant_id from meshhook_metrics.alert_rules r where r.enabled "
@@ -200,6 +201,7 @@ begin_round(void)
 	{
 		if (mhm_store_has_alerts())
 		{
+			mhm_store_check(SPI_execute(begin, false, 0), begin);
 			mhm_store_check(SPI_execute(query, false, 0), query);
 			count = (int) SPI_processed;
 			listed = MemoryContextAllocZero(TopMemoryContext, (count + 1) * sizeof(Tenant));
