@@ -97,7 +97,7 @@ mhm_region_complaint(void)
 }
 
 /* What status() is to say; the first trouble is the cause of others */
-static void
+static void pg_attribute_printf(1, 2)
 complain(const char *format,...)
 {
 	va_list		arguments;
