@@ -131,9 +131,13 @@ create trigger wait_at_gate after insert on meshhook_metrics.live for each state
 select meshhook_metrics.inc('keeps_going_total', 7);
 SQL
 ok($node->poll_query_until('postgres', q{select exists (select from pg_stat_activity where backend_type = 'meshhook_metrics worker' and wait_event = 'PgSleep')}), 'a flush has not committed');
-sql('select meshhook_metrics.prune_series()');
+$one->query_until(qr/asked/, "\\echo asked\nselect meshhook_metrics.prune_series();\n");
+ok($node->poll_query_until('postgres', q{select exists (select from pg_stat_activity where query ~ 'prune_series' and backend_type = 'client backend' and wait_event_type = 'Lock')}),
+	'what deletes series waits for it');
 sql('update public.gate set closed = false');
 flush($node);
+await(sub { sql(q{select exists (select from meshhook_metrics.series where metric = 'busy_total')}) eq 'f' }, 'series to be deleted');
+$one->quit;
 is(sql(q{select id from meshhook_metrics.series where metric = 'keeps_going_total'}), $id, 'a series of which data is being written is not deleted');
 is(stored_total($node, 'keeps_going_total'), '1|7', 'nor is its data lost');
 is(sql(q{select count(*) from meshhook_metrics.series where metric = 'busy_total'}), 0, 'but all others are');
