@@ -35,6 +35,7 @@ typedef struct MhmChange
 	uint32		labels_length;
 	int64		id;				/* in table series; 0 until it is known */
 	DateADT		last_day;		/* there */
+	bool		was_reset;		/* there, and nothing was stored of it since */
 
 	uint64		count;
 	double		sum;
