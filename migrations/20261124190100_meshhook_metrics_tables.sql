@@ -107,7 +107,7 @@ alter table meshhook_metrics.series set (fillfactor = 90);
 alter table meshhook_metrics.series add column if not exists reset_at timestamptz;
 
 comment on column meshhook_metrics.series.reset_at is
-'When a gauge was last reset: the level that it had before does not come back.';
+'When a gauge was reset of which nothing has been flushed since: the level that it had before does not come back.';
 
 -- The worker remembers ids. ALWAYS: rows that a subscription deletes are gone as well
 create or replace trigger series_leave

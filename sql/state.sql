@@ -27,7 +27,10 @@ begin
 
 	-- Nothing was ever rolled up by this state. So what rollup_1m has came with a
 	-- restore, and with it rows of live that are in it already
-	if known_id = 0 and exists (select from meshhook_metrics.live) then
+	if known_id = 0
+		and exists (select from meshhook_metrics.live)
+		and exists (select from meshhook_metrics.rollup_1m)
+	then
 		update meshhook_metrics.rollup_state s
 		set
 			live_id = coalesce((

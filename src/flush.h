@@ -35,6 +35,7 @@ typedef struct MhmChange
 	uint32		labels_length;
 	int64		id;				/* in table series; 0 until it is known */
 	DateADT		last_day;		/* there */
+	bool		was_reset;		/* there, and nothing was stored of it since */
 
 	uint64		count;
 	double		sum;
@@ -100,15 +101,19 @@ extern void mhm_store_mend(void);
 extern void mhm_store_write_state(const MhmFlush *flush);
 extern bool mhm_store_is_closed(TimestampTz minute_end);
 extern uint64 mhm_store_write_live(const MhmFlush *flush);
-extern void mhm_store_note_gap(const MhmFlush *flush);
 extern void mhm_store_call(const char *query, TimestampTz now);
 extern bool mhm_store_ask(const char *query, TimestampTz now);
 extern void mhm_store_read_quotas(void);
 
-/* For flushseries.c */
+/* For those who have statements of their own */
 extern void mhm_store_check(int spi_result, const char *query);
 extern Tuplestorestate *mhm_store_offer_rows(const char *name, TupleDesc columns, uint32 expected);
 extern void mhm_store_withdraw_rows(const char *name, Tuplestorestate *rows);
+
+extern Oid	mhm_store_owner_of(Oid relation);
+
+/* flushgap.c */
+extern void mhm_store_note_gap(const MhmFlush *flush);
 
 /* flushmetrics.c */
 extern Oid	mhm_metrics_table(void);

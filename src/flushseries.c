@@ -24,6 +24,7 @@
 #include "executor/spi.h"
 #include "flush.h"
 #include "labels.h"
+#include "lib/qunique.h"
 #include "registry.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
@@ -259,23 +260,48 @@ of_series(const char *query, Datum *ids, int count, DateADT day)
 	return SPI_processed;
 }
 
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64		left = DatumGetInt64(*(const Datum *) a);
+	int64		right = DatumGetInt64(*(const Datum *) b);
+
+	return left < right ? -1 : left > right;
+}
+
+/*
+ * The ids of some changes, each once: a histogram and the one that it supersedes
+ * are of one row.
+ */
+static Datum *
+ids_of(const MhmFlush *flush, bool (*is_wanted) (const MhmFlush *flush, const MhmChange *change), int *count)
+{
+	Datum	   *ids;
+
+	*count = 0;
+	for (uint32 i = 0; i < flush->changes_count; i++)
+		*count += is_wanted(flush, &flush->changes[i]);
+	if (*count == 0)
+		return NULL;
+	ids = MemoryContextAllocHuge(CurrentMemoryContext, *count * sizeof(Datum));
+	*count = 0;
+	for (uint32 i = 0; i < flush->changes_count; i++)
+		if (is_wanted(flush, &flush->changes[i]))
+			ids[(*count)++] = Int64GetDatum(flush->changes[i].id);
+	qsort(ids, *count, sizeof(Datum), compare_ids);
+	*count = (int) qunique(ids, *count, sizeof(Datum), compare_ids);
+	return ids;
+}
+
 /* Of what comes after a rest: before its data, and waiting for prune_series() */
 static void
 write_days_of_rested(const MhmFlush *flush)
 {
-	Datum	   *ids;
-	int			count = 0;
+	int			count;
+	Datum	   *ids = ids_of(flush, has_rested, &count);
 
-	for (uint32 i = 0; i < flush->changes_count; i++)
-		count += has_rested(flush, &flush->changes[i]);
 	if (count == 0)
 		return;
-	ids = MemoryContextAllocHuge(CurrentMemoryContext, count * sizeof(Datum));
-	count = 0;
-	for (uint32 i = 0; i < flush->changes_count; i++)
-		if (has_rested(flush, &flush->changes[i]))
-			ids[count++] = Int64GetDatum(flush->changes[i].id);
-
 	/* A trigger may have kept a row as it was; what counts is that it is there */
 	if (of_series("update meshhook_metrics.series s set last_day = $2 where s.id = any ($1)",
 				  ids, count, day_of(flush)) < count &&
@@ -381,7 +407,7 @@ offer_wanted(const MhmFlush *flush, uint32 expected)
 #define WANTED_AND_FOUND \
 	"from (select w.*, meshhook_metrics.labels_digest(w.labels) as digest from wanted w offset 0) w " \
 	"cross join lateral (" \
-	"select s.id, s.kind, s.last_day " \
+	"select s.id, s.kind, s.last_day, s.reset_at " \
 	"from meshhook_metrics.series s " \
 	"where s.tenant_id = w.tenant_id and s.metric = w.metric " \
 	"and meshhook_metrics.labels_digest(s.labels) = w.digest and s.labels = w.labels " \
@@ -392,7 +418,7 @@ static uint32
 find_ids(MhmFlush *flush, uint32 *unknown)
 {
 	static const char query[] =
-		"select w.number, s.id::bigint, s.kind::text <> w.kind, s.last_day::date "
+		"select w.number, s.id::bigint, s.kind::text <> w.kind, s.last_day::date, s.reset_at is not null "
 		WANTED_AND_FOUND;
 	Tuplestorestate *rows = offer_wanted(flush, *unknown);
 	uint32		of_another_kind = 0;
@@ -413,6 +439,7 @@ find_ids(MhmFlush *flush, uint32 *unknown)
 					errhint("Apply the migrations again."));
 		of_another_kind += DatumGetBool(SPI_getbinval(tuple, columns, 3, &is_null));
 		flush->changes[number].last_day = DatumGetDateADT(SPI_getbinval(tuple, columns, 4, &is_null));
+		flush->changes[number].was_reset = DatumGetBool(SPI_getbinval(tuple, columns, 5, &is_null));
 	}
 	*unknown -= (uint32) SPI_processed;
 	SPI_freetuptable(SPI_tuptable);
@@ -466,6 +493,24 @@ change_kinds(MhmFlush *flush, uint32 unknown)
 
 	mhm_store_check(SPI_execute(query, false, 0), query);
 	mhm_store_withdraw_rows("wanted", rows);
+}
+
+static bool
+begins_after_reset(const MhmFlush *flush, const MhmChange *change)
+{
+	return change->was_reset;
+}
+
+/* Of what was reset storage has got something again, with which it goes on (gauge_levels()) */
+static void
+forget_resets(const MhmFlush *flush)
+{
+	int			count;
+	Datum	   *ids = ids_of(flush, begins_after_reset, &count);
+
+	if (count > 0)
+		(void) of_series("update meshhook_metrics.series s set reset_at = null where s.id = any ($1) and $2 is not null",
+						 ids, count, day_of(flush));
 }
 
 /* Whatever the planner believes of the table: by the unique index */
@@ -526,6 +571,7 @@ mhm_series_identify(MhmFlush *flush)
 				errmsg("table meshhook_metrics.series does not show %u of %u series that were stored in it",
 					   unknown, wanted),
 				errhint("Look for a trigger or a policy on the table."));
+	forget_resets(flush);
 	AtEOXact_GUC(false, guc_level);
 	return complete;
 }

@@ -70,8 +70,8 @@ static SPIPlanPtr plan_state;
 static SPIPlanPtr plan_live;
 static SPIPlanPtr plan_quotas;
 
-static Oid
-owner_of(Oid relation)
+Oid
+mhm_store_owner_of(Oid relation)
 {
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
 	Oid			owner = InvalidOid;
@@ -109,7 +109,7 @@ find_storage(void)
 	for (int i = 0; i < lengthof(storage_tables); i++)
 	{
 		Oid			relation = get_relname_relid(storage_tables[i], schema);
-		Oid			owner_here = OidIsValid(relation) ? owner_of(relation) : InvalidOid;
+		Oid			owner_here = OidIsValid(relation) ? mhm_store_owner_of(relation) : InvalidOid;
 
 		if (!OidIsValid(owner_here))
 			ereport(ERROR,
@@ -160,7 +160,7 @@ mhm_store_has_alerts(void)
 		}
 		present++;
 		/* What hangs on a table of somebody else's would run with the owner's rights */
-		if (owner_of(relation) != GetUserId())
+		if (mhm_store_owner_of(relation) != GetUserId())
 			ereport(ERROR,
 					errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					errmsg("table %s.%s belongs to another role than the storage tables",
@@ -581,29 +581,6 @@ mhm_store_write_live(const MhmFlush *flush)
 				errhint("Look for a trigger or a rule on the table."));
 	mhm_store_withdraw_rows("flushed", rows);
 	return put;
-}
-
-/*
- * Nothing was flushed for so long that alert rules need to know.  Where there is no
- * alerting, or its table is another's, nobody does.
- */
-void
-mhm_store_note_gap(const MhmFlush *flush)
-{
-	static const char query[] =
-		"with old as (delete from meshhook_metrics.alert_gaps g where g.ends < $1 - interval '32 days') "
-		"insert into meshhook_metrics.alert_gaps as g (ends, begins) "
-		"values ($1, $1 - $2 * interval '1 second') "
-		"on conflict (ends) do update set begins = least(g.begins, excluded.begins)";
-	Oid			types[] = {TIMESTAMPTZOID, FLOAT8OID};
-	Datum		values[2];
-	Oid			gaps = get_relname_relid("alert_gaps", get_namespace_oid(SCHEMA_NAME, false));
-
-	if (!OidIsValid(gaps) || owner_of(gaps) != GetUserId())
-		return;
-	values[0] = TimestampTzGetDatum(flush->at);
-	values[1] = Float8GetDatum(flush->seconds);
-	mhm_store_check(SPI_execute_with_args(query, lengthof(types), types, values, NULL, false, 0), query);
 }
 
 /* Call something of the extension's that works on the tables */

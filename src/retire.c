@@ -283,20 +283,26 @@ forget_description(const char *name, uint32 length)
 	LWLockRelease(mhm_registry_lock);
 }
 
-/* Of gauges that rest, too, which only storage knows: their levels do not come back */
-static void
+/*
+ * Of gauges that rest, too, which only storage knows: their levels do not come back.
+ * False where the metric is none of gauges.
+ */
+static bool
 note_reset(const char *metric, uint32 metric_length, const pg_uuid_t *tenant)
 {
 	uint32		only = MHM_NONE;
+	bool		noted;
 
 	if (metric_length > MHM_MAX_METRIC_LENGTH)
-		return;
+		return false;
 	LWLockAcquire(mhm_registry_lock, LW_EXCLUSIVE);
 	if (metric != NULL)
 		only = mhm_metric_find(metric, metric_length);
-	if (only == MHM_NONE || mhm_metrics[only].kind == MHM_GAUGE)
+	noted = only == MHM_NONE || mhm_metrics[only].kind == MHM_GAUGE;
+	if (noted)
 		mhm_resets_note(metric == NULL ? "" : metric, metric_length, tenant);
 	LWLockRelease(mhm_registry_lock);
+	return noted;
 }
 
 /*
@@ -308,14 +314,17 @@ int64
 mhm_registry_reset(const char *metric, uint32 metric_length, const pg_uuid_t *tenant)
 {
 	Choice		choice = {metric, metric_length, tenant, true, 0};
+	bool		of_gauges = note_reset(metric, metric_length, tenant);
 	int64		removed = 0;
 
-	note_reset(metric, metric_length, tenant);
 	for (uint32 from = 0; from < mhm_region->geometry.series_slots; from += SLOTS_AT_ONCE)
 	{
 		CHECK_FOR_INTERRUPTS();
 		removed += retire_block(from, &choice);
 	}
+	/* Again: meanwhile a flush may have stored what has gone just now */
+	if (of_gauges && removed > 0)
+		(void) note_reset(metric, metric_length, tenant);
 	if (metric != NULL && tenant == NULL)
 		forget_description(metric, metric_length);
 	return removed;
@@ -333,14 +342,23 @@ mhm_registry_retire_idle(TimestampTz idle_since)
 	return removed;
 }
 
-/* Of these slots; the caller holds the registry lock exclusively */
+/* Of these slots; others get by while there is nothing to do */
 static bool
 retire_superseded_block(uint32 from)
 {
 	uint32		until = Min(from + SLOTS_AT_ONCE, mhm_region->geometry.series_slots);
 	Retiring	retiring = {0};
+	bool		any = false;
 	bool		left = false;
 
+	LWLockAcquire(mhm_registry_lock, LW_SHARED);
+	for (uint32 i = from; i < until && !any; i++)
+		any = mhm_series[i].live == MHM_SERIES_LIVE && mhm_series_is_superseded(&mhm_series[i]);
+	LWLockRelease(mhm_registry_lock);
+	if (!any)
+		return false;
+
+	LWLockAcquire(mhm_registry_lock, LW_EXCLUSIVE);
 	for (uint32 i = from; i < until; i++)
 	{
 		if (mhm_series[i].live != MHM_SERIES_LIVE || !mhm_series_is_superseded(&mhm_series[i]))
@@ -355,19 +373,8 @@ retire_superseded_block(uint32 from)
 		}
 	}
 	(void) finish_retiring(&retiring, false);
-	return left;
-}
-
-static bool
-any_is_superseded(void)
-{
-	bool		found = false;
-
-	LWLockAcquire(mhm_registry_lock, LW_SHARED);
-	for (uint32 i = 0; i < mhm_region->geometry.series_slots && !found; i++)
-		found = mhm_series[i].live == MHM_SERIES_LIVE && mhm_series_is_superseded(&mhm_series[i]);
 	LWLockRelease(mhm_registry_lock);
-	return found;
+	return left;
 }
 
 /*
@@ -389,13 +396,9 @@ mhm_registry_retire_superseded(void)
 {
 	bool		left = false;
 
-	if (!any_is_superseded())
-		return false;
 	if (mhm_region->pending_tick != 0)
 		return true;
-	LWLockAcquire(mhm_registry_lock, LW_EXCLUSIVE);
 	for (uint32 from = 0; from < mhm_region->geometry.series_slots; from += SLOTS_AT_ONCE)
 		left |= retire_superseded_block(from);
-	LWLockRelease(mhm_registry_lock);
 	return left;
 }

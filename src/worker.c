@@ -77,9 +77,6 @@
 #define IDLE_BEFORE_RETIREMENT	USECS_PER_DAY
 #define IDLE_UNDER_PRESSURE		(10 * USECS_PER_MINUTE)
 
-/* What came in a longer time is not known well enough to judge by parts of it */
-#define INTERVALS_OF_A_GAP		3.0
-
 /* How long the last flush waits for backends that end */
 #define LAST_BACKENDS_TIMEOUT_US	(10 * USECS_PER_SEC)
 #define LOOK_FOR_BACKENDS_MS	20
@@ -302,8 +299,7 @@ flush_changes(void)
 		rows_brought = 0;
 		MemoryContextSwitchTo(transaction_context);
 	}
-	if (flush.seconds > INTERVALS_OF_A_GAP * mhm_flush_interval / 1000.0)
-		mhm_store_note_gap(&flush);
+	mhm_store_note_gap(&flush);
 	/* Last, since the migrations lock flush_state first */
 	mhm_store_read_quotas();
 	mhm_store_leave();

@@ -45,6 +45,28 @@ remember_stop();
 $node->start;
 await_evaluation($node);
 is($node->safe_psql('postgres', q{select count(*) from meshhook_metrics.alert_gaps}), 1, 'as is that of a server that was away');
+
+# Whatever is wrong with the table of gaps, metrics are flushed; when it is mended, it has the gap
+$node->safe_psql('postgres', <<'SQL');
+truncate meshhook_metrics.alert_gaps;
+create function public.refuse() returns trigger language plpgsql as $$ begin raise 'no gaps'; end $$;
+create trigger refuse before insert on meshhook_metrics.alert_gaps for each row execute function public.refuse();
+SQL
+$node->stop;
+remember_stop();
+my $mark = log_mark($node);
+$node->start;
+for (1 .. 2)
+{
+	$node->safe_psql('postgres', q{select meshhook_metrics.inc('kept_total')});
+	flush($node);
+}
+is(stored_total($node, 'kept_total'), '2|2', 'a table of gaps that refuses them holds up no flush');
+is(scalar(() = log_since($node, $mark) =~ /WARNING: +table meshhook_metrics.alert_gaps did not take/g), 1, 'the log has it once');
+$node->safe_psql('postgres', q{drop function public.refuse() cascade; select meshhook_metrics.inc('kept_total')});
+flush($node);
+is($node->safe_psql('postgres', q{select count(*) from meshhook_metrics.alert_gaps where ends - begins between interval '4 seconds' and interval '1 minute'}), 1,
+	'which it has as soon as it takes them');
 $outage->quit;
 $node->stop;
 done_testing();

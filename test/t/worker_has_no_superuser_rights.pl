@@ -338,9 +338,13 @@ for my $damage (
 	[ 'a quota without a value', 'alter table meshhook_metrics.settings disable trigger all, alter value drop not null; '
 		  . "insert into meshhook_metrics.settings values ('max_series', gen_random_uuid(), null)",
 		'delete from meshhook_metrics.settings; alter table meshhook_metrics.settings enable trigger all, alter value set not null' ],
-	[ 'ids that are texts', 'alter table meshhook_metrics.series alter id drop identity; alter table meshhook_metrics.series alter id type text',
+	[ 'ids that are texts', q{create table attack.definition as select pg_get_triggerdef(oid) as text from pg_trigger where tgname = 'series_leave'; }
+		  . 'drop trigger series_leave on meshhook_metrics.series; '
+		  . 'alter table meshhook_metrics.series alter id drop identity; alter table meshhook_metrics.series alter id type text',
 		'delete from meshhook_metrics.series where id is null; alter table meshhook_metrics.series alter id type bigint using id::bigint; '
-		  . 'alter table meshhook_metrics.series alter id add generated always as identity (start with 1000)' ],
+		  . 'alter table meshhook_metrics.series alter id add generated always as identity (start with 1000); '
+		  . 'do $$ begin execute (select text from attack.definition); end $$; alter table meshhook_metrics.series enable always trigger series_leave; '
+		  . 'drop table attack.definition' ],
 	[ 'ids that are null', 'alter table meshhook_metrics.series alter id drop identity, drop constraint series_pkey; alter table meshhook_metrics.series alter id drop not null',
 		'delete from meshhook_metrics.series where id is null; alter table meshhook_metrics.series alter id set not null, add primary key (id); '
 		  . 'alter table meshhook_metrics.series alter id add generated always as identity (start with 2000)' ],
