@@ -28,7 +28,7 @@ begin
 		from pg_catalog.pg_class c
 		where c.relnamespace = 'meshhook_metrics'::pg_catalog.regnamespace
 			and c.relname in (
-				'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'settings',
+				'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'metrics', 'settings',
 				'alert_state', 'alert_gaps', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications')
 			and not pg_catalog.pg_has_role(c.relowner, 'usage')) o
 	join pg_catalog.pg_roles r

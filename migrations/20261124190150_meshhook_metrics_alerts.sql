@@ -189,16 +189,11 @@ comment on table meshhook_metrics.alert_notifications is
 'The outbox: what is to be delivered, written in the transaction of the events it tells of. Taken with claim_notifications() and finish_notification(), or handed to pg_net by send_notifications(). Kept for retention_notifications.
 payload: Alertmanager''s webhook, version 4. attempts: how often it was taken; next_attempt_at: from when on it may be taken (again). delivered_at, dead_at: it was delivered, or given up. request_id: pg_net''s, while it is under way.';
 
--- In a table that was made anew, no event is taken for one with which an alert has fired
+-- Ids go on where they were, also in a table that was made anew or filled by others: no
+-- event is taken for one with which an alert has fired
 do $$
-declare
-	event_ids constant text := pg_catalog.pg_get_serial_sequence('meshhook_metrics.alert_events', 'id');
 begin
-	perform pg_catalog.setval(event_ids, fired.id)
-	from (
-		select pg_catalog.max(a.fired_event_id) as id
-		from meshhook_metrics.alerts a) fired
-	where fired.id > coalesce(pg_catalog.pg_sequence_last_value(event_ids::pg_catalog.regclass), 0);
+	perform meshhook_metrics.mend_alert_ids();
 end
 $$;
 

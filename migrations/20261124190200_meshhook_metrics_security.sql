@@ -8,6 +8,19 @@ begin
 end
 $$;
 
+-- What the migrations have made, as against what a site has added to the schema
+do $$
+begin
+	-- In the order of who inserts a rule, and of who takes notifications
+	perform pg_catalog.set_config('meshhook.tables',
+		'alert_rules series live rollup_1m rollup_5m rollup_1h rollup_1d rollup_state flush_state metrics settings'
+		' alert_state alert_gaps alerts alert_events alert_notifications alert_receivers', false);
+	perform pg_catalog.set_config('meshhook.functions',
+		'labels_digest check_settings tenant_ids rule series assign_alert_rule_columns'
+		' check_alert_rule check_alert_annotations check_alert_receiver count_alert_rules', false);
+end
+$$;
+
 -- A site may have a function of its own here, so one that exists is left alone, unless
 -- its body is one that these migrations made: that is brought up to date.
 do $do$
@@ -96,12 +109,8 @@ $do$;
 do $$
 declare
 	keeper name;
-	own_storage text[] := array[
-		'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'metrics', 'settings',
-		'alert_state', 'alert_gaps', 'alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications'];
-	own_functions text[] := array[
-		'labels_digest', 'check_settings', 'tenant_ids', 'rule', 'series', 'assign_alert_rule_columns',
-		'check_alert_rule', 'check_alert_annotations', 'check_alert_receiver', 'count_alert_rules'];
+	tables constant text[] := pg_catalog.string_to_array(pg_catalog.current_setting('meshhook.tables'), ' ');
+	functions constant text[] := pg_catalog.string_to_array(pg_catalog.current_setting('meshhook.functions'), ' ');
 	strange text;
 begin
 	select owners.name
@@ -112,7 +121,7 @@ begin
 		join pg_catalog.pg_roles r
 			on r.oid = c.relowner
 		where c.relnamespace = 'meshhook_metrics'::pg_catalog.regnamespace
-			and c.relname = any (own_storage)
+			and c.relname = any (tables)
 		union all
 		select r.rolname, r.rolsuper, 'infinity'::double precision
 		from pg_catalog.pg_namespace n
@@ -131,7 +140,7 @@ begin
 		from pg_catalog.pg_class c
 		where c.relnamespace = 'meshhook_metrics'::pg_catalog.regnamespace
 			and (
-				c.relname = any (own_storage)
+				c.relname = any (tables)
 				or c.relname in (
 					select l.leaf
 					from meshhook_metrics.rollup_targets() t
@@ -141,7 +150,7 @@ begin
 		select pg_catalog.format('function %s', p.oid::pg_catalog.regprocedure)
 		from pg_catalog.pg_proc p
 		where p.pronamespace = 'meshhook_metrics'::pg_catalog.regnamespace
-			and p.proname = any (own_functions)
+			and p.proname = any (functions)
 			and pg_catalog.pg_get_userbyid(p.proowner) <> keeper
 	loop
 		execute pg_catalog.format('alter %s owner to %I', strange, keeper);
@@ -186,6 +195,7 @@ declare
 	made_here constant text[] := array[
 		former,
 		'(tenant_id = ANY (ARRAY( SELECT meshhook_metrics.tenant_ids() AS tenant_ids)))',
+		'(EXISTS ( SELECT FROM meshhook_metrics.series s WHERE ((s.metric = metrics.name) AND (s.tenant_id = ANY (ARRAY( SELECT meshhook_metrics.tenant_ids() AS tenant_ids))))))',
 		$q$(target = ANY (ARRAY['1m'::text, '5m'::text, '1h'::text, '1d'::text]))$q$,
 		'(tick > 0)'];
 	readers text := case
@@ -203,8 +213,8 @@ begin
 			s.storage = 'alert_rules' as written,
 			p.oid is not null as exists_already,
 			p.polroles = '{0}' as for_everybody,
-			-- All names in full, as no schema is searched
-			pg_catalog.pg_get_expr(p.polqual, p.polrelid) as shows,
+			-- All names in full, as no schema is searched, and in one line
+			pg_catalog.regexp_replace(pg_catalog.pg_get_expr(p.polqual, p.polrelid), '\s+', ' ', 'g') as shows,
 			pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) as checks
 		from (
 			values
@@ -280,13 +290,8 @@ declare
 		['routine', 'histogram.* query_range.* tenant_ids rule series', 'authenticated service_role', 'EXECUTE', ''],
 		['routine', 'inc gauge_set gauge_add observe observe_since record describe', 'service_role', 'EXECUTE', ''],
 		['routine', 'snapshot status prometheus flush claim_notifications finish_notification', 'service_role', 'EXECUTE', '']];
-	-- In the order of who inserts a rule, and of who takes notifications
-	tables constant text[] := array[
-		'alert_rules', 'series', 'live', 'rollup_1m', 'rollup_5m', 'rollup_1h', 'rollup_1d', 'rollup_state', 'flush_state', 'metrics', 'settings',
-		'alert_state', 'alert_gaps', 'alerts', 'alert_events', 'alert_notifications', 'alert_receivers'];
-	own_functions constant text[] := array[
-		'labels_digest', 'check_settings', 'tenant_ids', 'rule', 'series', 'assign_alert_rule_columns',
-		'check_alert_rule', 'check_alert_annotations', 'check_alert_receiver', 'count_alert_rules'];
+	tables constant text[] := pg_catalog.string_to_array(pg_catalog.current_setting('meshhook.tables'), ' ');
+	functions constant text[] := pg_catalog.string_to_array(pg_catalog.current_setting('meshhook.functions'), ' ');
 	grantees constant text[] := array['public'] || array(
 		select r.rolname::text
 		from pg_catalog.pg_roles r
@@ -354,7 +359,7 @@ begin
 		from pg_catalog.pg_proc p
 		where p.pronamespace = 'meshhook_metrics'::pg_catalog.regnamespace
 			and (
-				p.proname = any (own_functions)
+				p.proname = any (functions)
 				or exists (
 					select
 					from pg_catalog.pg_depend d

@@ -481,6 +481,7 @@ begin
 				errcode = 'object_not_in_prerequisite_state',
 				hint = 'Apply the migrations again: they derive it from the data.';
 	end if;
+	perform meshhook_metrics.mend_alert_ids();
 	-- Who had to wait for another comes with a time that is no longer the present
 	if at between now() and clock_timestamp() and last > at and last <= clock_timestamp() then
 		at := last;

@@ -98,6 +98,31 @@ $$;
 comment on function meshhook_metrics.mend_series_ids(bigint) is
 'Before rows are added to series: has ids go on beyond those that are there and beyond seen, the highest one that the worker remembers. Where the sequence was begun anew and data has ids of series that are gone, ids go on at the milliseconds since 1970.';
 
+create function meshhook_metrics.mend_alert_ids()
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+	perform pg_catalog.setval(u.ids, u.id)
+	from (
+		select
+			pg_catalog.pg_get_serial_sequence('meshhook_metrics.alert_events', 'id')::regclass as ids,
+			-- Each of these is resolved once, so no other event may have its id
+			greatest(
+				(select pg_catalog.max(e.id) from meshhook_metrics.alert_events e),
+				(select pg_catalog.max(a.fired_event_id) from meshhook_metrics.alerts a)) as id
+		union all
+		select
+			pg_catalog.pg_get_serial_sequence('meshhook_metrics.alert_notifications', 'id')::regclass,
+			(select pg_catalog.max(n.id) from meshhook_metrics.alert_notifications n)) u
+	where u.id > coalesce(pg_catalog.pg_sequence_last_value(u.ids), 0);
+end
+$$;
+
+comment on function meshhook_metrics.mend_alert_ids() is
+'Before rows are added to alert_events and alert_notifications: has ids go on beyond those that are there, and beyond the events with which alerts have fired, after a restore of data alone, TRUNCATE ... RESTART IDENTITY, setval() or a change to a logical replica.';
+
 create function meshhook_metrics.gauge_levels(
 	ids bigint[],
 	out series_id bigint,

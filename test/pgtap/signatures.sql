@@ -38,6 +38,7 @@ insert into expected values
 	('close_minutes', 'now timestamp with time zone DEFAULT clock_timestamp()', 'bigint', 'volatile', 'unsafe', false),
 	('mend_state', '', 'void', 'volatile', 'unsafe', false),
 	('mend_series_ids', 'seen bigint', 'void', 'volatile', 'unsafe', false),
+	('mend_alert_ids', '', 'void', 'volatile', 'unsafe', false),
 	('gauge_levels', 'ids bigint[], OUT series_id bigint, OUT level double precision', 'SETOF record', 'stable', 'unsafe', false),
 	('series_leave', '', 'trigger', 'volatile', 'unsafe', false),
 	('add_within_range', 'double precision, double precision', 'double precision', 'immutable', 'safe', true),

@@ -320,7 +320,7 @@ select is(pg_temp.ask(role, claims, format(statement, storage)),
 from unnest(array['anon', 'tenancy_stranger']) role,
 	unnest(array[:'claims_a', '{}']) claims,
 	unnest(array['alert_rules', 'alerts', 'alert_events', 'alert_receivers', 'alert_notifications', 'alert_state', 'alert_gaps']) storage,
-	unnest(array['select count(*) from meshhook_metrics.%I', 'insert into meshhook_metrics.%I default values', 'delete from meshhook_metrics.%I']) statement;
+	unnest(array['select * from meshhook_metrics.%I', 'insert into meshhook_metrics.%I default values', 'delete from meshhook_metrics.%I']) statement;
 
 -- The service role: rules of all, receivers, delivery
 select is(pg_temp.after('service_role', null, pg_temp.inserting(jsonb_build_object('tenant_id', tenant)), format('select tenant_id from meshhook_metrics.alert_rules where name = ''new''')),

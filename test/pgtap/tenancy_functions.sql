@@ -64,6 +64,7 @@ insert into decided values
 	('close_minutes(timestamp with time zone)', '', 'close_minutes()'),
 	('mend_state()', '', 'mend_state()'),
 	('mend_series_ids(bigint)', '', 'mend_series_ids(0)'),
+	('mend_alert_ids()', '', 'mend_alert_ids()'),
 	('gauge_levels(bigint[])', '', 'gauge_levels(''{1}'')'),
 	('series_leave()', '', null),
 	('add_within_range(double precision,double precision)', '', 'add_within_range(1, 2)'),

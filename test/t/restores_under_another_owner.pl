@@ -17,12 +17,15 @@ my $old = new_plain_cluster('old');
 $old->append_conf('postgresql.conf', "shared_preload_libraries = 'meshhook_metrics'");
 $old->start;
 remember_region($old);
-supabase_roles($old);
+supabase_roles($old, $tenant);
 install_storage($old, role => 'owner_role');
 $old->safe_psql('postgres', "select meshhook_metrics.inc('kept_total', 3, '{}', '$tenant')");
 flush($old);
 my $dump = $old->basedir . '/whole.dump';
 command_ok([ 'pg_dump', '-h', $old->host, '-p', $old->port, '-d', 'postgres', '-Fc', '-N', 'auth', '-f', $dump ], 'the old server is dumped');
+# Which Supabase has in each database before
+my $auth = $old->basedir . '/auth.sql';
+command_ok([ 'pg_dump', '-h', $old->host, '-p', $old->port, '-d', 'postgres', '-n', 'auth', '-x', '-f', $auth ], 'schema auth is dumped by itself');
 $old->stop;
 
 # Databases of new_owner; owner_role, whose it was, is there in one of them only
@@ -48,6 +51,7 @@ sub restore
 	my $log = '';
 
 	$node->safe_psql('postgres', "create database $database owner new_owner");
+	$node->safe_psql($database, slurp_file($auth) . ';grant usage on schema auth to public');
 	# Grants of others' fail where the restore is not a superuser's
 	IPC::Run::run([ 'pg_restore', @options, '-h', $node->host, '-p', $node->port, '-U', $role, '-d', $database, $dump ], '<', \undef, '>&', \$log);
 	note($log);
@@ -70,6 +74,22 @@ sub apply
 	return '';
 }
 
+# Of all that the migrations have made
+sub owners
+{
+	return $node->safe_psql($database, <<'SQL');
+select string_agg(distinct owner::regrole::text, ' ')
+from (
+	select relowner from pg_class where relnamespace = 'meshhook_metrics'::regnamespace
+	union all
+	select proowner
+	from pg_proc p
+	where pronamespace = 'meshhook_metrics'::regnamespace
+		and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+) o (owner)
+SQL
+}
+
 sub whole_ok
 {
 	my ($owner, $name) = @_;
@@ -77,14 +97,7 @@ sub whole_ok
 	$node->append_conf('postgresql.conf', "meshhook_metrics.database = '$database'");
 	$node->reload;
 	$node->poll_query_until('postgres', "select current_setting('meshhook_metrics.database') = '$database'") or die 'timed out waiting for the setting';
-	is($node->safe_psql($database, <<'SQL'), $owner, "$name: everything belongs to $owner");
-select string_agg(distinct owner::regrole::text, ' ')
-from (
-	select relowner from pg_class where relnamespace = 'meshhook_metrics'::regnamespace
-	union all
-	select proowner from pg_proc where pronamespace = 'meshhook_metrics'::regnamespace and proname ~ '^(labels_digest|check_|tenant_ids|count_alert_rules|rule|series)'
-) o (owner)
-SQL
+	is(owners(), $owner, "$name: everything belongs to $owner");
 	$node->safe_psql($database, "select meshhook_metrics.inc('kept_total', 4, '{}', '$tenant')");
 	await_status($node, 'storage_installed and last_error is null', $database);
 	flush($node, $database);
@@ -127,6 +140,27 @@ $node->safe_psql($database, 'alter schema meshhook_metrics owner to new_owner');
 like(apply('new_owner'), qr/^ERROR:  table meshhook_metrics\.\w+ belongs to postgres, and new_owner may not change it\n$hint/m, 'half of it is not enough');
 is(apply('postgres'), '', 'the superuser does so');
 whole_ok('new_owner', 'by a superuser, without owners');
+
+# Whatever of it is not the owner's is named, and given back
+my @things = split /\n/, $node->safe_psql($database, <<'SQL');
+select 'table ' || c.oid::regclass
+from pg_class c
+where c.relnamespace = 'meshhook_metrics'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition
+union all
+select 'function ' || p.oid::regprocedure
+from pg_proc p
+where p.pronamespace = 'meshhook_metrics'::regnamespace
+	and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+SQL
+for my $table (grep { /^table/ } @things)
+{
+	$node->safe_psql($database, "alter $table owner to postgres");
+	like(apply('new_owner'), qr/^ERROR:  $table belongs to postgres, and new_owner may not change it\n$hint/m, "$table is not the owner's: that is said");
+	$node->safe_psql($database, "alter $table owner to new_owner");
+}
+$node->safe_psql($database, join(';', map { "alter $_ owner to postgres" } grep { !/ meshhook_metrics[.]live$/ } @things));
+is(apply('postgres'), '', 'a superuser applies them where all but one table are a superuser\'s');
+is(owners(), 'new_owner', 'and they go to whom that belongs');
 
 # By a superuser, with the role whose it was, in another's database
 $node->safe_psql('postgres', 'create role owner_role login createdb createrole replication bypassrls');
