@@ -30,12 +30,13 @@ sub new_node
 }
 
 # All that is stored but flush_state, as one statement that runs in the transaction that restores it
-my @tables = qw(series live rollup_1m rollup_5m rollup_1h rollup_1d rollup_state settings alert_state alert_gaps alert_rules alerts alert_events alert_receivers alert_notifications);
+my @tables = qw(series live rollup_1m rollup_5m rollup_1h rollup_1d rollup_state metrics settings alert_state alert_gaps alert_rules alerts alert_events alert_receivers alert_notifications);
 my $stored = join ' union all ', map { "select '$_ ' || t::text from meshhook_metrics.$_ t" } @tables;
 $stored .= " order by 1";
 
 my $source = new_node('source');
 $source->safe_psql('postgres', <<"SQL");
+select meshhook_metrics.describe('kept_seconds', 'histogram', 'How long it took.', 'seconds', -14);
 select
 	meshhook_metrics.inc('kept_total', i, jsonb_build_object('status', 's' || i % 3), '$tenant'),
 	meshhook_metrics.observe('kept_seconds', i / 10.0, '{}', '$tenant')
@@ -78,7 +79,10 @@ append_to_file("$dumps/check.sql", "\\o $dumps/restored\n$stored;\n");
 $source->stop;
 
 my $target = new_node('target');
-$target->safe_psql('postgres', "select meshhook_metrics.inc('own_total', 5, '{}', '$tenant')");
+$target->safe_psql('postgres', <<"SQL");
+select meshhook_metrics.describe('own_total', 'counter', 'Its own.'), meshhook_metrics.describe('kept_seconds', 'histogram', 'How long it takes here.');
+select meshhook_metrics.inc('own_total', 5, '{}', '$tenant');
+SQL
 flush($target);
 my ($out, $error) = ('', '');
 ok(IPC::Run::run([ 'psql', '-X', '-q', '-1', '-v', 'ON_ERROR_STOP=1', '-d', $target->connstr('postgres'), '-U', 'owner_role',
@@ -91,6 +95,7 @@ $target->safe_psql('postgres', "select meshhook_metrics.inc('kept_total', 1000, 
 flush($target);
 is(stored_total($target, 'kept_total'), '34|1468', 'the worker adds to it');
 is(stored_total($target, 'own_total'), '1|7', 'what was there before is gone, and begins anew');
+is($target->safe_psql('postgres', q{select help, min_exponent from meshhook_metrics.metrics where name = 'kept_seconds'}), 'How long it took.|-14', 'a metric is described as it was');
 is($target->safe_psql('postgres', 'select state, reason, count(*) from meshhook_metrics.alerts group by 1, 2'), 'firing|threshold|110', 'the alerts are as they were');
 is($target->safe_psql('postgres', 'select meshhook_metrics.evaluate_alerts()', extra_params => [ '-U', 'owner_role' ]), 0, 'no alert fires a second time');
 $target->stop;
