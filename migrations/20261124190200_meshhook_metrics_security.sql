@@ -534,6 +534,27 @@ begin
 				'It is a member of ' || excess.others || ': revoke that from it, as a superuser.',
 				'It is a superuser, or the owner: let it be another role, without these rights.');
 	end loop;
+
+	-- Rows, by no privilege: what they may read they see of all tenants
+	for excess in
+		select
+			g.grantee,
+			pg_catalog.string_agg(pg_catalog.quote_ident(r.rolname), ', ' order by r.rolname) filter (where r.rolname <> g.grantee) as others
+		from pg_catalog.unnest(grantees) g (grantee)
+		join pg_catalog.pg_roles own
+			on own.rolname = g.grantee
+			and not own.rolsuper
+		join pg_catalog.pg_roles r
+			on (r.rolbypassrls or r.rolsuper or r.rolname = keeper)
+			and pg_catalog.pg_has_role(own.oid, r.oid, 'member')
+		where g.grantee in ('anon', 'authenticated')
+		group by g.grantee
+	loop
+		raise warning 'row level security does not keep % to its own tenants', excess.grantee
+			using hint = coalesce(
+				'It can be ' || excess.others || ': revoke that from it, as a superuser.',
+				pg_catalog.format('As a superuser: alter role %s nobypassrls;', excess.grantee));
+	end loop;
 end
 $$;
 

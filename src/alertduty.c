@@ -13,6 +13,9 @@
  * with a quarter of them, and so on down to one.  A tenant for whom it fails alone is
  * left out of the others' transactions until it succeeds: it is tried alone, in the next
  * round where others keep its rows locked, else after a while that is doubled each time.
+ * If it was its own doing, it stays alone for an hour after that, also where it had no rules
+ * in between: somebody who makes rules light and heavy by turns has the others wait for one
+ * attempt each time, and not for a search.
  * Between transactions the worker goes back to flushing when it is time to.
  *
  * An evaluation has a budget of memory, which the kernel keeps (begin_budget()), beside
@@ -58,6 +61,10 @@
 #define SHORTEST_WAIT_MS		(10 * 1000.0)
 #define LONGEST_WAIT_MS			(60 * 60 * 1000.0)
 
+/* For so long, and so many at most, are evaluated alone after they could not be */
+#define SUSPECTED_MS			LONGEST_WAIT_MS
+#define SUSPECTS				64
+
 /* What an evaluation may allocate beyond what the worker has when it begins */
 #define MEMORY_BUDGET			(64 * 1024 * 1024)
 
@@ -80,8 +87,16 @@ typedef struct Tenant
 	pg_uuid_t	id;
 	int			failures;		/* of it alone, in a row */
 	bool		is_noted;		/* its rules say so */
+	bool		is_suspect;
 	instr_time	failed;
 } Tenant;
+
+/* The newest, whether or not they have rules now */
+static struct
+{
+	pg_uuid_t	id;
+	instr_time	failed;			/* zero: nobody */
+}			suspects[SUSPECTS];
 
 /* Those of this round, by their ids, and the first that is still to be evaluated */
 static Tenant *tenants = NULL;
@@ -178,6 +193,36 @@ remember_failures(Tenant *tenant, const Tenant *known, int known_count, int *pos
 		*tenant = known[*position];
 }
 
+static bool
+is_suspect(const pg_uuid_t *id)
+{
+	for (int i = 0; i < SUSPECTS; i++)
+		if (!INSTR_TIME_IS_ZERO(suspects[i].failed) && memcmp(&suspects[i].id, id, sizeof(pg_uuid_t)) == 0)
+			return mhm_milliseconds_since(suspects[i].failed) < SUSPECTED_MS;
+	return false;
+}
+
+/* In its former place, else in that of the one that has been there longest */
+static void
+suspect(Tenant *tenant)
+{
+	int			place = 0;
+
+	for (int i = 0; i < SUSPECTS; i++)
+	{
+		if (memcmp(&suspects[i].id, &tenant->id, sizeof(pg_uuid_t)) == 0)
+		{
+			place = i;
+			break;
+		}
+		if (INSTR_TIME_GET_DOUBLE(suspects[i].failed) < INSTR_TIME_GET_DOUBLE(suspects[place].failed))
+			place = i;
+	}
+	suspects[place].id = tenant->id;
+	suspects[place].failed = tenant->failed;
+	tenant->is_suspect = true;
+}
+
 /* Those who have rules or alerts; each batch adds to what is left out */
 static void
 begin_round(void)
@@ -212,6 +257,7 @@ begin_round(void)
 
 				listed[i].id = *DatumGetUUIDP(tenant);
 				remember_failures(&listed[i], tenants, tenants_count, &position);
+				listed[i].is_suspect = is_suspect(&listed[i].id);
 			}
 			if (tenants != NULL)
 				pfree(tenants);
@@ -378,14 +424,21 @@ is_due(const Tenant *tenant)
 	return mhm_milliseconds_since(tenant->failed) >= Min(wait_ms, LONGEST_WAIT_MS);
 }
 
-/* Who is to be tried next: one of whom nothing good is known, or as many of the others as follow each other */
+/* With others, as nothing bad is known of it? */
+static bool
+is_trusted(const Tenant *tenant)
+{
+	return tenant->failures == 0 && !tenant->is_suspect;
+}
+
+/* Who is to be tried next: one that is not trusted, or as many of the others as follow each other */
 static void
 choose_batch(void)
 {
 	int			allowed = Min(at_once, tenants_count - next_tenant);
 
 	batch_count = 1;
-	while (batch_count < allowed && tenants[next_tenant].failures == 0 && tenants[next_tenant + batch_count].failures == 0)
+	while (batch_count < allowed && is_trusted(&tenants[next_tenant]) && is_trusted(&tenants[next_tenant + batch_count]))
 		batch_count++;
 	evaluate_duty.what = batch_count == 1 && tenants_count > 1 ? WHAT_OF_ONE : WHAT;
 	evaluate_duty.timeout_ms = TENANT_TIMEOUT_MS +
@@ -395,7 +448,7 @@ choose_batch(void)
 static void
 pass_batch(void)
 {
-	if (batch_count > 1 || tenants[next_tenant].failures == 0)
+	if (is_trusted(&tenants[next_tenant]))
 		at_once = Min(at_once * FEWER_EACH_TIME, TENANTS_AT_ONCE);
 	tenants[next_tenant].failures = 0;
 	tenants[next_tenant].is_noted = false;
@@ -415,6 +468,8 @@ pass_over_tenant(void)
 	{
 		tenant->failures = Min(tenant->failures, 100) + 1;
 		INSTR_TIME_SET_CURRENT(tenant->failed);
+		if (is_of_tenant(evaluate_duty.sqlerrcode))
+			suspect(tenant);
 		tenant->is_noted = is_of_tenant(evaluate_duty.sqlerrcode) && mhm_duty_attempt(&note_duty);
 		round_counts |= tenant->is_noted;
 	}

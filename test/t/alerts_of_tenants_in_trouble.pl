@@ -95,6 +95,30 @@ for my $case (
 	is($node->safe_psql('postgres', 'select worker_pid from meshhook_metrics.status()'), worker_pid($node), "$trouble: the worker goes on");
 }
 
+# What has been in trouble stays alone, also where it had no rules meanwhile: the others need
+# not wait until it is found again
+for my $case ([ 'is well meanwhile', 'not_null_violation' ], [ 'has no rules meanwhile', 'exclusion_violation' ])
+{
+	my ($meanwhile, $error) = @$case;
+	my $mark = log_mark($node);
+
+	if ($meanwhile =~ /no rules/)
+	{
+		keep($node, "delete from meshhook_metrics.alert_rules where tenant_id = '$bad'");
+		await(sub { $node->safe_psql('postgres', "select count(*) from meshhook_metrics.alerts where tenant_id = '$bad'") eq '0' }, 'alerts without a rule to end');
+		await_evaluation($node);
+	}
+	keep($node, "insert into public.trouble values ('$bad', '$error')");
+	level_rule($node, 'level', tenant_id => $bad) if $meanwhile =~ /no rules/;
+	change_level() if $level < 10;
+	await_change($meanwhile, @good);
+	await(sub { log_since($node, $mark) =~ /could not evaluate a tenant's alert rules: $error/ }, "$meanwhile: it to fail");
+	unlike(log_since($node, $mark), qr/could not evaluate alert rules/, "$meanwhile: it fails alone");
+	keep($node, 'delete from public.trouble');
+	await_change("$meanwhile, and trouble is over", @tenants);
+	await_status($node, 'last_error is null');
+}
+
 # Rows that somebody has locked, and what is of none of these kinds, wait with status() saying so
 for my $case ([ 'locked', 'canceling statement due to lock timeout' ], [ 'strange', 'this was not foreseen' ])
 {

@@ -223,6 +223,17 @@ $node->safe_psql('postgres', 'revoke pg_read_all_data from anon; alter role anon
 like($warnings[0][0], qr/^anon has rights in meshhook_metrics that nobody has granted to it: .* and so on$/, 'so is a superuser');
 is($warnings[0][1], 'It is a superuser, or the owner: let it be another role, without these rights.', 'and how that ends');
 $node->safe_psql('postgres', 'alter role anon nosuperuser');
+
+# What needs no privilege
+$node->safe_psql('postgres', 'alter role authenticated bypassrls');
+is_deeply([ apply('owner_role') ],
+	[ [ 'row level security does not keep authenticated to its own tenants', 'As a superuser: alter role authenticated nobypassrls;' ] ],
+	'a role that bypasses row level security is warned of');
+$node->safe_psql('postgres', 'alter role authenticated nobypassrls noinherit; grant service_role to authenticated');
+is_deeply([ apply('owner_role') ],
+	[ [ 'row level security does not keep authenticated to its own tenants', 'It can be service_role: revoke that from it, as a superuser.' ] ],
+	'so is one that can become another, though it inherits nothing');
+$node->safe_psql('postgres', 'revoke service_role from authenticated; alter role authenticated inherit');
 is_deeply([ apply('owner_role') ], [], 'then all is well');
 same_ok($node->safe_psql('postgres', $rights), $right, 'at last');
 
