@@ -3,7 +3,8 @@
 -- these checks to its own.
 
 -- The windows of "Runs die" and "Runs are slow" when they fired, added up from the
--- flushes. These are kept for a quarter of an hour.
+-- flushes. These are kept for a quarter of an hour. Of the one that a window's
+-- beginning divides, its sum counts by as much of its time as is in the window.
 create temp table fired as
 select
 	e.id,
@@ -12,14 +13,18 @@ select
 	e.value,
 	case e.name
 		when 'Runs die' then
-			sum(f.sum) filter (where s.metric = 'meshhook_workflow_runs_total' and s.labels @> '{"status": "dead"}' and s.labels @> e.labels)
-				/ sum(f.sum) filter (where s.metric = 'meshhook_workflow_runs_total' and s.labels @> e.labels)
+			sum(f.sum * p.part) filter (where s.metric = 'meshhook_workflow_runs_total' and s.labels @> '{"status": "dead"}' and s.labels @> e.labels)
+				/ sum(f.sum * p.part) filter (where s.metric = 'meshhook_workflow_runs_total' and s.labels @> e.labels)
 		else
 			meshhook_metrics.histogram_quantile(
 				meshhook_metrics.histogram_merge(f.histogram) filter (where s.metric = 'meshhook_workflow_run_duration_seconds'), 0.95)
 	end as expected
 from meshhook_metrics.alert_events e
 join meshhook_metrics.live l on l.tenant_id = e.tenant_id and l.at > e.at - interval '10 seconds' and l.at <= e.at
+cross join lateral greatest(l.at - l.seconds * interval '1 second', date_trunc('minute', l.at) - interval '1 microsecond') b (begins)
+cross join lateral (
+	select (extract(epoch from l.at - greatest(b.begins, e.at - interval '10 seconds')) / extract(epoch from l.at - b.begins))::float8
+) p (part)
 cross join lateral unnest(l.series_id, l.sum, l.histogram) f (series_id, sum, histogram)
 join meshhook_metrics.series s on s.id = f.series_id
 where e.state = 'firing'

@@ -65,6 +65,7 @@ extern bool mhm_level_give(uint32 series, double level);
 extern void mhm_level_redo(void);
 extern bool mhm_level_intent_makes_sense(void);
 extern void mhm_resets_note(const char *metric, uint32 metric_length, const pg_uuid_t *tenant);
+extern bool mhm_resets_fill_up(void);
 extern bool mhm_resets_make_sense(void);
 
 /* Taking and leaving one stripe, for those who read */

@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "accumulate.h"
 #include "cache.h"
 #include "fmgr.h"
 #include "labels.h"
@@ -18,7 +19,12 @@
 #include "require.h"
 #include "retire.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 #include "utils/uuid.h"
+#include "workerstate.h"
+
+#define WAIT_FOR_ROOM_US	(10 * USECS_PER_SEC)
+#define TRY_AGAIN_AFTER_US	USECS_PER_MINUTE
 
 PG_FUNCTION_INFO_V1(mhm_describe);
 PG_FUNCTION_INFO_V1(mhm_reset);
@@ -148,6 +154,22 @@ mhm_describe(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/*
+ * That gauges are reset is noted in the region until a flush.  Where there is no room, one
+ * note stands for all gauges, whoever's they are.  So have a flush make room; where that
+ * cannot be done, not with each call of many.
+ */
+static void
+make_room_for_note(void)
+{
+	static TimestampTz in_vain_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!mhm_resets_fill_up() || (in_vain_at <= now && now - in_vain_at < TRY_AGAIN_AFTER_US))
+		return;
+	in_vain_at = mhm_flush_within(WAIT_FOR_ROOM_US) ? 0 : now;
+}
+
 Datum
 mhm_reset(PG_FUNCTION_ARGS)
 {
@@ -155,6 +177,8 @@ mhm_reset(PG_FUNCTION_ARGS)
 
 	mhm_check_call(fcinfo, 2);
 	metric = PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0);
+	if (metric != NULL || !PG_ARGISNULL(1))
+		make_room_for_note();
 	PG_RETURN_INT64(mhm_registry_reset(metric == NULL ? NULL : VARDATA_ANY(metric),
 									   metric == NULL ? 0 : VARSIZE_ANY_EXHDR(metric),
 									   PG_ARGISNULL(1) ? NULL : PG_GETARG_UUID_P(1)));

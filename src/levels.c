@@ -184,6 +184,18 @@ mhm_resets_note(const char *metric, uint32 metric_length, const pg_uuid_t *tenan
 	mhm_region->resets_noted++;
 }
 
+/* Is there little room for notes?  Half of it is for those who ask at the same time. */
+bool
+mhm_resets_fill_up(void)
+{
+	bool		fill_up;
+
+	LWLockAcquire(mhm_registry_lock, LW_SHARED);
+	fill_up = mhm_region->resets_count >= MHM_RESETS / 2;
+	LWLockRelease(mhm_registry_lock);
+	return fill_up;
+}
+
 bool
 mhm_resets_make_sense(void)
 {

@@ -95,6 +95,43 @@ is_stored(uint64 request, MhmWorkerReport *report)
 	return stored;
 }
 
+/* Wait for the flush that was requested; false when it has not come within so many microseconds */
+static bool
+await_stored(uint64 request, int64 timeout, MhmWorkerReport *report)
+{
+	instr_time	began;
+	bool		stored;
+
+	INSTR_TIME_SET_CURRENT(began);
+	ConditionVariablePrepareToSleep(&mhm_worker_state->stored);
+	while (!(stored = is_stored(request, report)))
+	{
+		instr_time	waited;
+		int64		left;
+
+		INSTR_TIME_SET_CURRENT(waited);
+		INSTR_TIME_SUBTRACT(waited, began);
+		left = timeout - (int64) INSTR_TIME_GET_MICROSEC(waited);
+		if (left <= 0)
+			break;
+		(void) ConditionVariableTimedSleep(&mhm_worker_state->stored, (long) (left / 1000 + 1),
+										   PG_WAIT_EXTENSION);
+	}
+	ConditionVariableCancelSleep();
+	return stored;
+}
+
+/* Have what is in the region stored, if that can be done within so many microseconds */
+bool
+mhm_flush_within(int64 timeout)
+{
+	MhmWorkerReport report;
+	uint64		request;
+
+	return !RecoveryInProgress() && mhm_storage_installed() && request_flush(&request) &&
+		await_stored(request, timeout, &report);
+}
+
 static int64
 timeout_of(Interval *timeout)
 {
@@ -115,7 +152,6 @@ mhm_flush(PG_FUNCTION_ARGS)
 {
 	MhmWorkerReport report;
 	uint64		request;
-	instr_time	began;
 	int64		timeout;
 
 	mhm_check_call(fcinfo, 1);
@@ -140,30 +176,13 @@ mhm_flush(PG_FUNCTION_ARGS)
 				errmsg("the flush worker of meshhook_metrics is not running"),
 				errhint("It starts again within seconds of an end; see the server's log, and leave it room in max_worker_processes."));
 
-	INSTR_TIME_SET_CURRENT(began);
-	ConditionVariablePrepareToSleep(&mhm_worker_state->stored);
-	while (!is_stored(request, &report))
-	{
-		instr_time	waited;
-		int64		left;
-
-		INSTR_TIME_SET_CURRENT(waited);
-		INSTR_TIME_SUBTRACT(waited, began);
-		left = timeout - (int64) INSTR_TIME_GET_MICROSEC(waited);
-		if (left <= 0)
-		{
-			ConditionVariableCancelSleep();
-			ereport(ERROR,
-					errcode(ERRCODE_QUERY_CANCELED),
-					errmsg("metrics were not flushed within the timeout"),
-					report.last_error[0] == '\0' ? 0 :
-					errdetail("The flush worker reports: %s",
-							  mhm_text_in_my_encoding(report.last_error, report.error_encoding)),
-					errhint("Nothing is lost: the worker goes on trying. A lock on a storage table, also one of this transaction, holds it up."));
-		}
-		(void) ConditionVariableTimedSleep(&mhm_worker_state->stored, (long) (left / 1000 + 1),
-										   PG_WAIT_EXTENSION);
-	}
-	ConditionVariableCancelSleep();
+	if (!await_stored(request, timeout, &report))
+		ereport(ERROR,
+				errcode(ERRCODE_QUERY_CANCELED),
+				errmsg("metrics were not flushed within the timeout"),
+				report.last_error[0] == '\0' ? 0 :
+				errdetail("The flush worker reports: %s",
+						  mhm_text_in_my_encoding(report.last_error, report.error_encoding)),
+				errhint("Nothing is lost: the worker goes on trying. A lock on a storage table, also one of this transaction, holds it up."));
 	PG_RETURN_INT64((int64) report.tick);
 }

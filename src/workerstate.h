@@ -48,5 +48,6 @@ extern void mhm_worker_request_memory(void);
 extern void mhm_worker_attach_memory(void);
 
 extern void mhm_worker_report(MhmWorkerReport *report);
+extern bool mhm_flush_within(int64 timeout);
 
 #endif							/* MHM_WORKERSTATE_H */

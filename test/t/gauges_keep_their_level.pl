@@ -190,10 +190,22 @@ lose_region();
 add('in_flight', 2);
 flush($node);
 is(level('in_flight'), '2', 'also when the region is lost afterwards');
+
+# Many resets between two flushes of the clock
 run(q{select meshhook_metrics.reset('another_' || i) from generate_series(1, 40) i});
+run(q{select meshhook_metrics.reset(null, ('bbbbbbbb-0000-0000-0000-0000000000' || i)::uuid) from generate_series(10, 49) i});
 flush($node);
-is(run('select resets_count from (select count(*) as resets_count from meshhook_metrics.series where reset_at is not null) s'), '1',
-	'more resets than the region notes are one of everything');
+lose_region();
+add('in_flight', 1);
+flush($node);
+is(level('in_flight'), '3', "many resets of others' gauges leave a gauge what it was");
+
+# The worker waits for its lock until the call is over
+my $before = run('select clock_timestamp()');
+between_flushes(sub { run(q{set statement_timeout = '60s'; select meshhook_metrics.reset('another_' || i) from generate_series(1, 40) i}) });
+flush($node);
+is(run("select count(*) from meshhook_metrics.series where reset_at > '$before'"), '1',
+	'where no flush can make room, more resets than the region notes are one of everything');
 
 # More of them than one flush looks up
 run(q{select count(meshhook_metrics.gauge_add('many', i, jsonb_build_object('i', i))) from generate_series(1, 12000) i});
