@@ -330,66 +330,135 @@ comment on function meshhook_metrics.query_range_edges(interval, timestamptz, ti
 'Where query_range() reads the buckets from $2 to $3 that are as long as $1: in rollup_1d from the first of these edges to the second, in rollup_1h from there to the third, then in rollup_5m, rollup_1m and live. $4: until when the four rollup tables are complete.
 It is the table with the longest windows that divide a bucket, as far as it is complete, then the next finer one. That is exact wherever the edges are, since a window is as long as whole windows of the finer tables, and rows of live are all of one minute.';
 
-create function meshhook_metrics.query_range_source(text[], interval, timestamptz[])
+create function meshhook_metrics.query_range_live(text[], text, interval)
 returns text
 language plpgsql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
 	columns alias for $1;
-	step alias for $2;
-	edges alias for $3;
+	member alias for $2;
+	step alias for $3;
+	matched text;
+	shares text;
+begin
+	-- Each row of live is added up before it is divided: it has many series, and is in
+	-- many buckets. last is of the latest row with the series, so that waits.
+	select format(
+		'select l.id, l.at, l.seconds, e.* from meshhook_metrics.live l cross join lateral ('
+		'select %s, %s from unnest(l.series_id, %s) e (series_id, %s) where e.series_id = any ($2)%s) e '
+		'where l.tenant_id = any ($1) and l.at >= ($4)[5] and l.at < ($4)[6]',
+		case when columns = '{last}' then 'e.series_id' else member || ' as member' end,
+		string_agg(
+			case c.name
+				when 'last' then 'e.last'
+				when 'count' then 'sum(e.count)::bigint as count'
+				when 'histogram' then 'meshhook_metrics.histogram_merge(e.histogram) as histogram'
+				when 'sum' then 'sum(e.sum) as sum'
+				else format('%1$s(e.%1$I) as %1$I', c.name)
+			end,
+			', ' order by c.n),
+		string_agg(format('l.%I', c.name), ', ' order by c.n),
+		string_agg(format('%I', c.name), ', ' order by c.n),
+		case when columns = '{last}' then ' and e.last is not null' when member <> '1' then ' group by 1' end)
+	into matched
+	from unnest(columns) with ordinality c (name, n);
+
+	if step >= interval '1 minute' then
+		return format(
+			'select date_bin($3, r.at, $5) as bucket, %s, r.%s from (%s) r',
+			case when columns = '{last}' then 'r.at, r.id, r.series_id' else 'r.member' end,
+			array_to_string(columns, ', r.'), matched);
+	end if;
+
+	-- A row's time begins with t.begins and ends before t.ends, whole microseconds
+	matched := format(
+		'select r.*, t.begins, r.at + interval ''1 microsecond'' as ends, date_bin($3, t.begins, $5) as first from ('
+		'%s + interval ''1 minute'' offset 0) r '
+		'cross join lateral ('
+		'select greatest(date_bin(''1 minute'', r.at, $5), case when r.seconds between 0 and 60 then '
+		'least(r.at, r.at - make_interval(secs => r.seconds) + interval ''1 microsecond'') end) as begins offset 0) t',
+		matched);
+	if columns = '{last}' then
+		-- No later row ends before an earlier one, so it has all buckets from its first on
+		return format(
+			'select b.bucket, r.member, r.last from ('
+			'select e.first, least(e.at, e.later - $3) as newest, %s as member, sum(e.last) as last from ('
+			'select m.*, min(m.first) over ('
+			'partition by m.series_id order by m.at desc, m.id desc rows between unbounded preceding and 1 preceding) as later '
+			'from (%s) m) e '
+			'group by 1, 2, 3) r '
+			'cross join lateral generate_series(r.first, r.newest, $3) b (bucket) '
+			'where b.bucket >= ($4)[5] and b.bucket < ($4)[6]',
+			member, matched);
+	end if;
+	select string_agg(
+		case when c.name in ('count', 'sum') then format('r.%1$I * b.share as %1$I', c.name) else format('r.%I', c.name) end,
+		', ' order by c.n)
+	into shares
+	from unnest(columns) with ordinality c (name, n);
+	return format(
+		'select b.bucket, r.member, %s from (%s) r '
+		'cross join lateral ('
+		'select s.bucket, extract(epoch from least(s.bucket + $3, r.ends) - greatest(s.bucket, r.begins))::double precision '
+		'/ extract(epoch from r.ends - r.begins)::double precision as share '
+		'from generate_series(r.first, r.at, $3) s (bucket) '
+		'where s.bucket >= ($4)[5] and s.bucket < ($4)[6] offset 0) b',
+		shares, matched);
+end
+$$;
+
+comment on function meshhook_metrics.query_range_live(text[], text, interval) is
+'The text of the subquery by which query_range_source() reads the columns $1 of live, with the expression $2 for the group of a series e.series_id (1 where there is one group): the rows of a bucket of $3 and group, added up within each row of live and divided among buckets shorter than a minute; of last, from a minute on, each (bucket, at, id, series_id, last), below it what the latest row of each series says.';
+
+create function meshhook_metrics.query_range_source(text[], boolean, interval, timestamptz[])
+returns text
+language plpgsql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+	columns alias for $1;
+	grouped alias for $2;
+	step alias for $3;
+	edges alias for $4;
 	tables constant text[] := array['rollup_1d', 'rollup_1h', 'rollup_5m', 'rollup_1m'];
 	windows constant interval[] := array[interval '24 hours', interval '1 hour', interval '5 minutes', interval '1 minute'];
+	-- A binary search, because a join could become a loop over all series
+	member constant text := case when grouped then '($6)[width_bucket(e.series_id, $2)]' else '1' end;
 	parts text[];
-	shares text;
+	source text;
 begin
 	for i in 1 .. cardinality(tables) loop
 		continue when edges[i] >= edges[i + 1];
 		parts := parts || format(
-			'select %s as bucket, r.bucket as at, 0::bigint as id, r.series_id, r.%s from meshhook_metrics.%I r '
-			'where r.tenant_id = any ($1) and r.series_id = any ($2) and r.bucket >= ($4)[%s] and r.bucket < ($4)[%s]',
-			case when windows[i] = step then 'r.bucket' else 'date_bin($3, r.bucket, $5)' end,
-			array_to_string(columns, ', r.'), tables[i], i, i + 1);
+			'select %s as bucket, %s, e.%s from meshhook_metrics.%I e '
+			'where e.tenant_id = any ($1) and e.series_id = any ($2) and e.bucket >= ($4)[%s] and e.bucket < ($4)[%s]',
+			case when windows[i] = step then 'e.bucket' else 'date_bin($3, e.bucket, $5)' end,
+			case when columns = '{last}' then 'e.bucket as at, 0::bigint as id, e.series_id' else member || ' as member' end,
+			array_to_string(columns, ', e.'), tables[i], i, i + 1);
 	end loop;
-
-	if edges[5] >= edges[6] then
-		null;
-	elsif step >= interval '1 minute' then
-		parts := parts || format(
-			'select date_bin($3, l.at, $5) as bucket, l.at, l.id, e.* from meshhook_metrics.live l '
-			'cross join lateral unnest(l.series_id, l.%s) e (series_id, %s) '
-			'where l.tenant_id = any ($1) and l.at >= ($4)[5] and l.at < ($4)[6] and e.series_id = any ($2)',
-			array_to_string(columns, ', l.'), array_to_string(columns, ', '));
-	else
-		-- A row's time begins with t.begins and ends before t.ends, whole microseconds
-		select string_agg(
-			case when c.name in ('count', 'sum') then format('e.%1$I * b.share as %1$I', c.name) else format('e.%I', c.name) end,
-			', ' order by c.n)
-		into shares
-		from unnest(columns) with ordinality c (name, n);
-		parts := parts || format(
-			'select b.bucket, l.at, l.id, e.series_id, %1$s from meshhook_metrics.live l '
-			'cross join lateral ('
-			'select greatest(date_bin(''1 minute'', l.at, $5), case when l.seconds between 0 and 60 then '
-			'least(l.at, l.at - make_interval(secs => l.seconds) + interval ''1 microsecond'') end) as begins, '
-			'l.at + interval ''1 microsecond'' as ends offset 0) t '
-			'cross join lateral ('
-			'select s.bucket, extract(epoch from least(s.bucket + $3, t.ends) - greatest(s.bucket, t.begins))::double precision '
-			'/ extract(epoch from t.ends - t.begins)::double precision as share '
-			'from generate_series(date_bin($3, t.begins, $5), l.at, $3) s (bucket) '
-			'where s.bucket >= ($4)[5] and s.bucket < ($4)[6] offset 0) b '
-			'cross join lateral unnest(l.series_id, l.%2$s) e (series_id, %3$s) '
-			'where l.tenant_id = any ($1) and l.at >= ($4)[5] and l.at < ($4)[6] + interval ''1 minute'' and e.series_id = any ($2)',
-			shares, array_to_string(columns, ', l.'), array_to_string(columns, ', '));
+	if edges[5] < edges[6] then
+		parts := parts || meshhook_metrics.query_range_live(columns, member, step);
 	end if;
-	return array_to_string(parts, ' union all ');
+
+	if parts is null then
+		return null;
+	end if;
+
+	source := array_to_string(parts, ' union all ');
+	if columns = '{last}' and step >= interval '1 minute' then
+		source := format(
+			'select e.bucket, %s as member, e.last from ('
+			'select distinct on (s.bucket, s.series_id) s.bucket, s.series_id, s.last from (%s) s '
+			'where s.last is not null order by s.bucket, s.series_id, s.at desc, s.id desc) e', member, source);
+	end if;
+	return source;
 end
 $$;
 
-comment on function meshhook_metrics.query_range_source(text[], interval, timestamptz[]) is
-'The text of a subquery (bucket, at, id, series_id, and the columns $1) with every row that query_range() takes into account for buckets as long as $2, as query_range_edges() says in $3. Rows of live are divided among buckets shorter than a minute. Null if there is nothing to read.
-Its parameters: $1 tenants, $2 series, $3 step, $4 edges, $5 the origin of bins. Only names of our own get into it.';
+comment on function meshhook_metrics.query_range_source(text[], boolean, interval, timestamptz[]) is
+'The text of a subquery (bucket, member, and the columns $1) with all that query_range() takes into account for buckets as long as $3, as query_range_edges() says in $4; member is the number of the group, 1 if not grouped ($2). Null if there is nothing to read.
+Its parameters: $1 tenants, $2 series, $3 step, $4 edges, $5 the origin of bins, $6 for each of $2 the number of its group. Only names of our own get into it.';
 
 create function meshhook_metrics.query_range_statement(text, text, boolean, interval, timestamptz[])
 returns text
@@ -432,19 +501,13 @@ begin
 			expression := 'sum(p.sum)';
 	end case;
 
-	source := meshhook_metrics.query_range_source(columns, step, edges);
+	source := meshhook_metrics.query_range_source(columns, grouped, step, edges);
 	if source is null then
 		return null;
 	end if;
-	if aggregate = 'last' then
-		source := format(
-			'select distinct on (s.bucket, s.series_id) s.bucket, s.series_id, s.last from (%s) s '
-			'where s.last is not null order by s.bucket, s.series_id, s.at desc, s.id desc', source);
-	end if;
-	-- A binary search, because a join could become a loop over all series
 	source := format(
-		'select p.bucket, %s as member, (%s)::double precision as value from (%s) p group by p.bucket, member',
-		case when grouped then '($6)[width_bucket(p.series_id, $2)]' else '1' end, expression, source);
+		'select p.bucket, p.member, (%s)::double precision as value from (%s) p group by p.bucket, p.member',
+		expression, source);
 	-- The newest bucket is as long as the flushes that are in it
 	return format(
 		'select q.bucket, ($7)[q.member], %s from (%s) q where q.value is not null order by q.bucket, q.member',
@@ -460,7 +523,7 @@ $$;
 
 comment on function meshhook_metrics.query_range_statement(text, text, boolean, interval, timestamptz[]) is
 'The text of the statement that gives the rows of query_range() for the aggregate $1 of a metric of the kind $2, grouped ($3) or not, in buckets as long as $4, read as query_range_edges() says in $5. Null if there is nothing to read.
-Its parameters are those of query_range_source(), and $6 for each of $2 the number of its group, $7 the labels of the groups, $8 the quantile from 0 to 1, $9 until when has been flushed.';
+Its parameters are those of query_range_source(), and $7 the labels of the groups, $8 the quantile from 0 to 1, $9 until when has been flushed.';
 
 create function meshhook_metrics.query_range_rows(text, timestamptz, timestamptz, interval, jsonb, text, text[], uuid)
 returns setof record

@@ -374,7 +374,7 @@ declare
 	line text;
 	lines text;
 begin
-	for line in execute 'explain (costs off) ' || meshhook_metrics.query_range_source('{sum}', '5 minutes', edges)
+	for line in execute 'explain (costs off) ' || meshhook_metrics.query_range_source('{sum}', false, '5 minutes', edges)
 		using array['aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa']::uuid[], array[1, 2, 3]::bigint[], interval '5 minutes', edges, 'epoch'::timestamptz
 	loop
 		lines := concat_ws(E'\n', lines, line);
