@@ -203,48 +203,60 @@ begin
 		),
 		-- A ratio has a second part
 		terms as (
-			select c.no, 1 as part, c.tenant_id, c.metric, c.labels, c.group_by, c.time_window, c.quantile
+			select c.no, 1 as part, c.tenant_id, c.metric, c.labels, c.group_by, c.time_window
 			from chosen c
 			union all
-			select c.no, 2, c.tenant_id, c.denominator_metric, c.denominator_labels, c.group_by, c.time_window, null
+			select c.no, 2, c.tenant_id, c.denominator_metric, c.denominator_labels, c.group_by, c.time_window
 			from chosen c
 			where c.denominator_metric is not null
 		),
-		current as materialized (
+		-- A rule's part, or a group of it
+		grouped as materialized (
 			select
-				t.no,
-				t.part,
-				t.tenant_id,
-				w.no as window_no,
-				t.quantile is not null as quantiles,
-				s.id as series_id,
-				s.kind,
-				s.created_at,
-				meshhook_metrics.query_range_labels(s.labels, t.group_by) as labels
-			from terms t
-			join spans w
-				on w.time_window = t.time_window
-			-- By its index: the table has the series of years
-			cross join lateral (
-				select s.*
-				from meshhook_metrics.series s
-				where s.tenant_id = t.tenant_id
-					and s.metric = t.metric
-					and meshhook_metrics.query_range_matches(s.labels, t.labels)
-					and s.last_day >= w.since
-				limit 10001) s
+				m.no,
+				m.part,
+				m.labels,
+				m.kind,
+				array_agg(m.series_id) as members,
+				max(m.series_id) as newest,
+				max(m.created_at) as created_at
+			from (
+				select
+					t.no,
+					t.part,
+					s.id as series_id,
+					s.kind,
+					s.created_at,
+					meshhook_metrics.query_range_labels(s.labels, t.group_by) as labels
+				from terms t
+				join spans w
+					on w.time_window = t.time_window
+				-- By its index: the table has the series of years
+				cross join lateral (
+					select s.*
+					from meshhook_metrics.series s
+					where s.tenant_id = t.tenant_id
+						and s.metric = t.metric
+						and meshhook_metrics.query_range_matches(s.labels, t.labels)
+						and s.last_day >= w.since
+					limit 10001) s) m
+			group by m.no, m.part, m.labels, m.kind
 		),
+		-- A name can have been another kind of metric once: the newest series decides
 		counted as materialized (
-			select c.no, c.part, count(*) as series
-			from current c
-			group by c.no, c.part
+			select
+				g.no,
+				g.part,
+				sum(cardinality(g.members)) as series,
+				(array['counter', 'gauge', 'histogram'])[
+					max(4 * g.newest + array_position(array['counter', 'gauge', 'histogram'], g.kind)) % 4] as kind
+			from grouped g
+			group by g.no, g.part
 		),
 		-- What has rested for days has an increase of 0 as before; groups have gone by then
 		rested as materialized (
-			select t.no, t.part, t.tenant_id, w.no, t.quantile is not null, s.id, s.kind, s.created_at, null::jsonb
+			select t.no, t.part, s.id as series_id, s.kind, s.created_at
 			from terms t
-			join spans w
-				on w.time_window = t.time_window
 			cross join lateral (
 				select s.*
 				from (
@@ -259,48 +271,43 @@ begin
 			where t.group_by is null
 				and (t.no, t.part) not in (select n.no, n.part from counted n)
 		),
-		matched as (
-			select c.*
-			from current c
-			union all
-			select r.*
-			from rested r
-		),
 		crowded as materialized (
 			select n.no
 			from counted n
 			group by n.no
 			having sum(n.series) > 10000
 		),
-		-- A rule's part, or a group of it
 		targets as materialized (
 			select
 				row_number() over ()::integer as target,
-				m.no,
-				m.part,
-				m.labels,
-				m.kind,
-				m.tenant_id,
-				m.window_no,
-				m.quantiles,
-				array_agg(m.series_id) as members,
-				max(m.series_id) as newest,
-				max(m.created_at) as created_at
-			from matched m
+				m.*,
+				c.tenant_id,
+				w.no as window_no,
+				c.quantile is not null and m.part = 1 as quantiles
+			from (
+				select g.no, g.part, g.labels, g.kind, g.members, g.created_at
+				from grouped g
+				union all
+				select r.no, r.part, null, r.kind, array[r.series_id], r.created_at
+				from rested r) m
+			join chosen c
+				on c.no = m.no
+			join spans w
+				on w.time_window = c.time_window
 			where m.no not in (select x.no from crowded x)
-			group by m.no, m.part, m.labels, m.kind, m.tenant_id, m.window_no, m.quantiles
 		),
 		totals as materialized (
 			select t.*
 			from (
 				select
 					array_agg(g.tenant_id) as tenants,
-					array_agg(e.series_id) as series,
+					array_agg(g.series_id) as series,
 					array_agg(g.window_no) as windows,
 					array_agg(g.target) as targets,
 					array_agg(g.quantiles) as quantiles
-				from targets g
-				cross join lateral unnest(g.members) e (series_id)) m
+				from (
+					select g.*, unnest(g.members) as series_id
+					from targets g) g) m
 			cross join (
 				select
 					array_agg(w.starts order by w.no) as starts,
@@ -326,15 +333,14 @@ begin
 				w.starts, w.first_minutes, w.first_coarse, w.last_coarse, w.last_minutes, w.coarse, w.scanned) t
 			where m.series is not null
 		),
-		-- A name can have been another kind of metric once: the newest series decides
 		kinds as materialized (
-			select
-				g.no,
-				g.part,
-				(array['counter', 'gauge', 'histogram'])[
-					max(4 * g.newest + array_position(array['counter', 'gauge', 'histogram'], g.kind)) % 4] as kind
-			from targets g
-			group by g.no, g.part
+			select n.no, n.part, n.kind
+			from counted n
+			where n.no not in (select x.no from crowded x)
+			union all
+			select r.no, r.part, r.kind
+			from rested r
+			where r.no not in (select x.no from crowded x)
 		),
 		parts as materialized (
 			select
@@ -541,24 +547,30 @@ as $$
 #variable_conflict use_column
 declare
 	-- Below the 100000 matches that alert_totals() takes by what one rule can have
-	weight_allowed constant integer := 40000;
+	weight_allowed constant integer := 80000;
 begin
 	return query
 	with
-		terms as materialized (
-			select r.id, r.tenant_id, m.metric, coalesce(cardinality(r.group_by), 0) as keys
+		chosen as materialized (
+			select r.id, r.tenant_id, r.metric, r.denominator_metric, coalesce(cardinality(r.group_by), 0) as keys
 			from meshhook_metrics.alert_rules r
-			cross join lateral (values (r.metric), (r.denominator_metric)) m (metric)
 			where r.enabled
 				and r.last_error is null
 				and (tenants is null or r.tenant_id = any (tenants))
-				and m.metric is not null
 		),
+		-- The labels of groups weigh as well
 		counted as materialized (
-			select m.tenant_id, m.metric, n.series
+			select m.tenant_id, m.metric, n.series, least(n.series, 100) as groups, m.terms * n.series + m.keys * least(n.series, 100) as weight
 			from (
-				select distinct t.tenant_id, t.metric
-				from terms t) m
+				select t.tenant_id, t.metric, count(*) as terms, sum(t.keys) as keys
+				from (
+					select c.tenant_id, c.metric, c.keys
+					from chosen c
+					union all
+					select c.tenant_id, c.denominator_metric, c.keys
+					from chosen c
+					where c.denominator_metric is not null) t
+				group by t.tenant_id, t.metric) m
 			cross join lateral (
 				select count(*)::integer as series
 				from (
@@ -568,18 +580,26 @@ begin
 						and s.metric = m.metric
 					limit 10001) s) n
 		),
-		-- The labels of groups weigh as well
-		weighed as (
-			select t.tenant_id, t.id, sum(c.series + t.keys * least(c.series, 100)) as weight
-			from terms t
-			join counted c
-				on c.tenant_id = t.tenant_id
-				and c.metric = t.metric
-			group by t.tenant_id, t.id
+		fit as materialized (
+			select coalesce(sum(c.weight), 0) <= weight_allowed as at_once
+			from counted c
 		),
 		placed as (
-			select w.id, (sum(w.weight) over (order by w.tenant_id rows unbounded preceding))::bigint / weight_allowed as number
-			from weighed w
+			select c.id, 0 as number
+			from chosen c
+			where (select f.at_once from fit f)
+			union all
+			select w.id, sum(w.weight) over (order by w.tenant_id rows unbounded preceding) / weight_allowed
+			from (
+				select c.id, c.tenant_id, n.series + c.keys * n.groups + coalesce(d.series + c.keys * d.groups, 0) as weight
+				from chosen c
+				join counted n
+					on n.tenant_id = c.tenant_id
+					and n.metric = c.metric
+				left join counted d
+					on d.tenant_id = c.tenant_id
+					and d.metric = c.denominator_metric) w
+			where not (select f.at_once from fit f)
 		)
 	select array_agg(p.id)
 	from placed p

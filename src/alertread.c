@@ -3,9 +3,9 @@
  * alertread.c
  *	  The rows of storage that alert_totals() adds up
  *
- * Owns the two queries, one of live and one of the rollup tables, and how their
- * rows are taken apart.  Called by alerttotals.c, which gets each row once and
- * decides to which windows it belongs.
+ * Owns the queries of live and of the rollup tables, and how their rows are taken
+ * apart.  Called by alerttotals.c, which gets each row once and decides to which
+ * windows it belongs.
  *
  * All of it sees the snapshot of the statement that calls: the rollups' watermark,
  * their rows and those of live belong together.  The tables are the owner's, who may
@@ -19,14 +19,18 @@
 #include <math.h>
 
 #include "alerttotals.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "nodes/params.h"
 #include "tcop/dest.h"
 #include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "utils/uuid.h"
 
 #define SPANS \
 	"spans as materialized (" \
@@ -43,9 +47,11 @@
  * Rows of live: those that are in no minute yet, and those that are, but whose
  * minute is divided by the beginning of a window, or by its end where that lies in
  * the past.  A row is about a time within its minute, so what it has of a window is
- * found in the minute in which that begins or ends.  The former are looked for by tenant and id: by their times, the planner
- * would read all that there is of a tenant.  Where minutes cannot be closed, these are
- * all that have come since.
+ * found in the minute in which that begins or ends.  The former are looked for by
+ * tenant and id, together with those of the minute of the end by tenant and time: by
+ * the time since windows begin, the planner would read all that there is of a tenant.
+ * Where minutes cannot be closed, these are all that have come since.  The tenants and
+ * windows are those that find_windows_of_tenants() leaves, each pair once.
  */
 static const char live_query[] =
 	"with state as materialized ("
@@ -53,26 +59,20 @@ static const char live_query[] =
 	"from meshhook_metrics.rollup_state s where s.target = '1m'), "
 	SPANS ", "
 	"windows as materialized ("
-	"select distinct p.tenant_id, p.window_no "
+	"select p.tenant_id, p.window_no "
 	"from rows from (pg_catalog.unnest($2), pg_catalog.unnest($4)) p (tenant_id, window_no)), "
 	"tenants as materialized (select distinct p.tenant_id from windows p) "
-	"select 0, 0, " LIVE_COLUMNS_READ
+	"select case when l.id > (select live_id from state) then 0 else 1 end, 0, " LIVE_COLUMNS_READ
 	"from tenants p "
 	"cross join lateral ("
 	"select l.* "
 	"from meshhook_metrics.live l "
-	"where l.tenant_id = p.tenant_id and l.id > (select live_id from state) "
+	"where l.tenant_id = p.tenant_id "
+	"and (l.id > (select live_id from state) "
+	"or l.at >= pg_catalog.date_trunc('minute', $1, 'UTC') and l.at < pg_catalog.date_trunc('minute', $1, 'UTC') + interval '1 minute') "
 	"offset 0) l "
-	"where l.at >= (select min(starts) from spans) and l.at < pg_catalog.date_trunc('minute', $1, 'UTC') + interval '1 minute' "
-	"union all "
-	"select 1, 0, " LIVE_COLUMNS_READ
-	"from tenants p "
-	"cross join lateral ("
-	"select l.* "
-	"from meshhook_metrics.live l "
-	"where l.tenant_id = p.tenant_id and l.at >= pg_catalog.date_trunc('minute', $1, 'UTC') and l.at < pg_catalog.date_trunc('minute', $1, 'UTC') + interval '1 minute' "
-	"and l.id <= (select live_id from state) "
-	"offset 0) l "
+	"where l.at >= (select least(min(starts), pg_catalog.date_trunc('minute', $1, 'UTC')) from spans) "
+	"and l.at < pg_catalog.date_trunc('minute', $1, 'UTC') + interval '1 minute' "
 	"union all "
 	"select 4, w.no::integer, " LIVE_COLUMNS_READ
 	"from windows p "
@@ -88,47 +88,69 @@ static const char live_query[] =
 	"0::float8, x.bucket::timestamptz, 0::bigint, x.series_id::bigint, x.count::bigint, x.sum::float8, " \
 	"x.min::float8, x.max::float8, x.last::float8, x.histogram::meshhook_metrics.histogram "
 
-/* Rows of one table: all of a range of time, or those of each series */
+/*
+ * Where all rows of a time are read: for each window the minutes before its coarse
+ * windows, and these.  The minutes after them overlap for the most part, so they are
+ * read for all windows together.
+ */
+static const char ranges_query[] =
+	"with " SPANS ", "
+	"ranges as ("
+	"select 2 as source, 0 as no, '1m' as target, min(w.last_coarse) as begins, max(w.last_minute) as ends "
+	"from spans w "
+	"where w.scanned "
+	"union all "
+	"select 3, w.no::integer, r.target, r.begins, r.ends "
+	"from spans w "
+	"cross join lateral (values "
+	"('1m', w.first_minute, w.first_coarse), "
+	"(w.coarse, w.first_coarse, w.last_coarse)) r (target, begins, ends) "
+	"where w.scanned) "
+	"select r.source, r.no, r.target, r.begins, r.ends "
+	"from ranges r "
+	"where r.begins < r.ends and r.target in ('1m', '5m', '1h')";
+
+enum
+{
+	RANGE_SOURCE = 1,
+	RANGE_WINDOW,
+	RANGE_TARGET,
+	RANGE_BEGINS,
+	RANGE_ENDS,
+	RANGE_COLUMNS = RANGE_ENDS
+};
+
+/* All rows of a range: a plain scan, which hands them over without a join */
+#define SCANNED_ROWS \
+	"select $1, $2, " ROLLUP_COLUMNS_READ \
+	"from meshhook_metrics.rollup_%s x " \
+	"where x.bucket >= $4 and x.bucket < $5"
+
+static const Oid range_types[RANGE_COLUMNS] = {INT4OID, INT4OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
+
+/* Rows of one table, of each series that is looked for */
 #define ROLLUP_ROWS(target) \
-	"select r.source, r.no::integer, " ROLLUP_COLUMNS_READ \
-	"from ranges r " \
-	"cross join lateral (" \
-	"select x.* from meshhook_metrics.rollup_" target " x where x.bucket >= r.begins and x.bucket < r.ends offset 0) x " \
-	"where r.target = '" target "' and r.scanned " \
-	"union all " \
-	"select r.source, r.no::integer, " ROLLUP_COLUMNS_READ \
+	"select 3, r.no::integer, " ROLLUP_COLUMNS_READ \
 	"from ranges r " \
 	"join pairs p using (no) " \
 	"cross join lateral (" \
 	"select x.* from meshhook_metrics.rollup_" target " x " \
 	"where x.tenant_id = p.tenant_id and x.series_id = p.series_id and x.bucket >= r.begins and x.bucket < r.ends offset 0) x " \
-	"where r.target = '" target "' and not r.scanned "
+	"where r.target = '" target "' "
 
-/*
- * Rows of the rollup tables: for each window the minutes before its coarse windows,
- * these, and the minutes after them.  The latter overlap for the most part, so where
- * all rows are read, they are read for all windows together.
- */
-static const char rollup_query[] =
+static const char looked_for_query[] =
 	"with " SPANS ", "
 	"ranges as materialized ("
-	"select 2 as source, 0 as no, true as scanned, '1m' as target, min(w.last_coarse) as begins, max(w.last_minute) as ends "
-	"from spans w "
-	"where w.scanned "
-	"union all "
-	"select 3, w.no, w.scanned, r.target, r.begins, r.ends "
+	"select w.no, r.target, r.begins, r.ends "
 	"from spans w "
 	"cross join lateral (values "
 	"('1m', w.first_minute, w.first_coarse), "
 	"(w.coarse, w.first_coarse, w.last_coarse), "
-	"('1m', w.last_coarse, case when not w.scanned then w.last_minute end)) r (target, begins, ends) "
-	"where r.begins < r.ends), "
-	"looked_for as materialized (select exists (select from spans w where not w.scanned) as any), "
+	"('1m', w.last_coarse, w.last_minute)) r (target, begins, ends) "
+	"where not w.scanned and r.begins < r.ends), "
 	"pairs as materialized ("
 	"select distinct p.tenant_id, p.series_id, p.no "
-	"from looked_for f "
-	"cross join lateral rows from (pg_catalog.unnest(case when f.any then $2 end), pg_catalog.unnest(case when f.any then $3 end), "
-	"pg_catalog.unnest(case when f.any then $4 end)) p (tenant_id, series_id, no) "
+	"from rows from (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)) p (tenant_id, series_id, no) "
 	"join spans w on w.no = p.no "
 	"where not w.scanned) "
 	ROLLUP_ROWS("1m") "union all "
@@ -329,7 +351,7 @@ do_nothing(DestReceiver *self)
 
 /* Let a query's rows be added */
 static void
-add_rows(MhmAlertTotals *totals, const Datum *arguments, const char *query,
+add_rows(MhmAlertTotals *totals, const char *query, int count, const Oid *types, const Datum *values,
 		 void (*add_row) (MhmAlertTotals *, TupleTableSlot *))
 {
 	Receiver	receiver = {
@@ -346,19 +368,19 @@ add_rows(MhmAlertTotals *totals, const Datum *arguments, const char *query,
 											 ALLOCSET_DEFAULT_SIZES)
 	};
 	SPIExecuteOptions options = {0};
-	ParamListInfo parameters = makeParamList(MHM_ALERT_ARGUMENTS);
+	ParamListInfo parameters = makeParamList(count);
 	SPIPlanPtr	plan;
 	int			result;
 
-	for (int i = 0; i < MHM_ALERT_ARGUMENTS; i++)
+	for (int i = 0; i < count; i++)
 	{
-		parameters->params[i].value = arguments[i];
+		parameters->params[i].value = values[i];
 		parameters->params[i].isnull = false;
 		parameters->params[i].pflags = PARAM_FLAG_CONST;
-		parameters->params[i].ptype = mhm_alert_argument_types[i];
+		parameters->params[i].ptype = types[i];
 	}
 	/* How many there are of everything is known only now */
-	plan = SPI_prepare_cursor(query, MHM_ALERT_ARGUMENTS, (Oid *) mhm_alert_argument_types, CURSOR_OPT_CUSTOM_PLAN);
+	plan = SPI_prepare_cursor(query, count, (Oid *) types, CURSOR_OPT_CUSTOM_PLAN);
 	if (plan == NULL)
 		elog(ERROR, "alert_totals(): %s", SPI_result_code_string(SPI_result));
 	options.params = parameters;
@@ -373,12 +395,111 @@ add_rows(MhmAlertTotals *totals, const Datum *arguments, const char *query,
 	MemoryContextDelete(receiver.row_context);
 }
 
+/* The rows of one range of time, of all series */
+static void
+add_range(MhmAlertTotals *totals, HeapTuple range, TupleDesc columns)
+{
+	Datum		values[RANGE_COLUMNS];
+	bool		is_null;
+	char	   *query;
+
+	for (int i = 0; i < RANGE_COLUMNS; i++)
+		values[i] = SPI_getbinval(range, columns, i + 1, &is_null);
+	query = psprintf(SCANNED_ROWS, TextDatumGetCString(values[RANGE_TARGET - 1]));
+	add_rows(totals, query, RANGE_COLUMNS, range_types, values, add_rollup_row);
+	pfree(query);
+}
+
+static void
+add_ranges(MhmAlertTotals *totals, const Datum *arguments)
+{
+	SPITupleTable *ranges;
+	int			result;
+
+	result = SPI_execute_with_args(ranges_query, MHM_ALERT_ARGUMENTS, (Oid *) mhm_alert_argument_types,
+								   (Datum *) arguments, NULL, true, 0);
+	if (result != SPI_OK_SELECT)
+		elog(ERROR, "alert_totals(): %s", SPI_result_code_string(result));
+	ranges = SPI_tuptable;
+	for (uint64 i = 0; i < ranges->numvals; i++)
+		add_range(totals, ranges->vals[i], ranges->tupdesc);
+	SPI_freetuptable(ranges);
+}
+
+/* Are there windows of which series are looked for? */
+static bool
+looks_for_series(const Datum *arguments)
+{
+	Datum	   *scanned;
+	int			count;
+	bool		found = false;
+
+	deconstruct_array(DatumGetArrayTypeP(arguments[MHM_ALERT_ARGUMENT_SCANNED]), BOOLOID, 1, true, TYPALIGN_CHAR,
+					  &scanned, NULL, &count);
+	for (int i = 0; i < count; i++)
+		found |= !DatumGetBool(scanned[i]);
+	return found;
+}
+
+/*
+ * The tenants of the matches with their windows, each pair once, in place of those of
+ * every match: the arguments of the query of live.
+ */
+static void
+find_windows_of_tenants(const Datum *arguments, Datum *found)
+{
+	typedef struct
+	{
+		pg_uuid_t	tenant_id;
+		int32		window;
+	} TenantWindow;
+
+	HASHCTL		control = {.keysize = sizeof(TenantWindow), .entrysize = sizeof(TenantWindow), .hcxt = CurrentMemoryContext};
+	HTAB	   *pairs = hash_create("meshhook_metrics windows of tenants", 1024, &control,
+									HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	Datum	   *tenants;
+	Datum	   *windows;
+	int			count;
+	int			kept = 0;
+
+	deconstruct_array(DatumGetArrayTypeP(arguments[MHM_ALERT_ARGUMENT_TENANTS]), UUIDOID, UUID_LEN, false, TYPALIGN_CHAR,
+					  &tenants, NULL, &count);
+	deconstruct_array(DatumGetArrayTypeP(arguments[MHM_ALERT_ARGUMENT_WINDOWS]), INT4OID, sizeof(int32), true, TYPALIGN_INT,
+					  &windows, NULL, &count);
+	for (int i = 0; i < count; i++)
+	{
+		TenantWindow pair;
+		bool		is_known;
+
+		pair.tenant_id = *DatumGetUUIDP(tenants[i]);
+		pair.window = DatumGetInt32(windows[i]);
+		hash_search(pairs, &pair, HASH_ENTER, &is_known);
+		if (is_known)
+			continue;
+		tenants[kept] = tenants[i];
+		windows[kept++] = windows[i];
+	}
+	hash_destroy(pairs);
+	memcpy(found, arguments, MHM_ALERT_ARGUMENTS * sizeof(Datum));
+	found[MHM_ALERT_ARGUMENT_TENANTS] =
+		PointerGetDatum(construct_array(tenants, kept, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	found[MHM_ALERT_ARGUMENT_WINDOWS] =
+		PointerGetDatum(construct_array(windows, kept, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+	pfree(tenants);
+	pfree(windows);
+}
+
 /* Offer every row that may belong to a window, exactly once */
 void
 mhm_alert_read(MhmAlertTotals *totals, const Datum *arguments)
 {
+	Datum		of_live[MHM_ALERT_ARGUMENTS];
+
 	SPI_connect();
-	add_rows(totals, arguments, live_query, add_live_row);
-	add_rows(totals, arguments, rollup_query, add_rollup_row);
+	find_windows_of_tenants(arguments, of_live);
+	add_rows(totals, live_query, MHM_ALERT_ARGUMENTS, mhm_alert_argument_types, of_live, add_live_row);
+	add_ranges(totals, arguments);
+	if (looks_for_series(arguments))
+		add_rows(totals, looked_for_query, MHM_ALERT_ARGUMENTS, mhm_alert_argument_types, arguments, add_rollup_row);
 	SPI_finish();
 }

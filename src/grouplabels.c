@@ -62,8 +62,9 @@ mhm_query_range_labels(PG_FUNCTION_ARGS)
 static bool
 find_label(Jsonb *labels, const JsonbValue *key, const char **text, uint32 *length)
 {
+	JsonbValue	found;
 	JsonbValue *value = getKeyJsonValueFromContainer(&labels->root, key->val.string.val,
-													 key->val.string.len, NULL);
+													 key->val.string.len, &found);
 
 	*text = "";
 	*length = 0;
@@ -88,6 +89,8 @@ mhm_query_range_matches(PG_FUNCTION_ARGS)
 
 	if (!JB_ROOT_IS_OBJECT(labels) || !JB_ROOT_IS_OBJECT(wanted))
 		PG_RETURN_BOOL(false);
+	if (JB_ROOT_COUNT(wanted) == 0)
+		PG_RETURN_BOOL(true);
 	iterator = JsonbIteratorInit(&wanted->root);
 	while ((token = JsonbIteratorNext(&iterator, &json, true)) != WJB_DONE)
 	{

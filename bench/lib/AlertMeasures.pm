@@ -22,6 +22,8 @@ use constant SIZES => {
 	crossings => [ 40, 1 ],
 	slow_crossings => [ 8, 1 ],
 	slow_seconds => [ 5, 2 ],
+	large_rules => [ 100, 5 ],
+	large_series => [ 9000, 300 ],
 	rounds_not_counted => [ 1, 0 ],
 };
 
@@ -140,6 +142,37 @@ sub few_rules
 	my $group = "$rules rules of @{[TENANTS_OF_FEW_RULES]} tenants, in the same tables";
 	$report->add($group, 'evaluate_alerts()', 'ms', each_round('clock', \@rounds));
 	$report->add($group, '... by processor time', 'ms', each_round('cpu', \@rounds));
+}
+
+# What the worker has had of memory, ever, in MB; what it did not use counts as well
+sub peak
+{
+	my ($pid) = @_;
+	my ($kilobytes) = Cluster::read_file("/proc/$pid/status") =~ /^VmPeak:\s+(\d+) kB/m;
+	return ($kilobytes // die "Process $pid has no VmPeak.\n") / 1024;
+}
+
+# Rules that have each a window of their own, over all the histograms of a tenant
+sub memory
+{
+	my ($report) = @_;
+	my ($rules, $series) = map { size($_) } qw(large_rules large_series);
+	my $cluster = Cluster->start('meshhook_metrics.flush_interval' => '1s', 'meshhook_metrics.alert_interval' => '1s');
+	my $session = Storage::session_with_tables($cluster, 'sql/large_rules.sql');
+	my $group = "$rules rules of p95 over " . written($series) . ' histograms each';
+
+	progress("memory: $group");
+	$session->sql('call bench.await_evaluation(0)');
+	my $worker = $session->sql(q{select pid from pg_stat_activity where backend_type = 'meshhook_metrics worker'});
+	my $before = peak($worker);
+	$session->sql("call bench.make_large_rules($rules, $series)");
+	$session->sql("call bench.await_evaluation($rules)");
+	my $after = peak($worker);
+	my $wrong = $session->sql('select bench.wrong_large_rules()');
+	die "$wrong of $rules rules failed, or have another value than all of them.\n" if $wrong;
+	$report->add($group, 'peak memory of an evaluation', 'MB', [ $after - $before ], at_most => 64);
+	$session->close;
+	$cluster->stop;
 }
 
 # From a sample to what is told of it, with a worker that has nothing else to do

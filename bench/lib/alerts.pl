@@ -34,6 +34,7 @@ Run::bench(
 		AlertMeasures::crossings_under_load($report, $cluster, $session, at_most => $slow + 1);
 		$session->close;
 		$cluster->stop;
+		AlertMeasures::memory($report);
 		AlertMeasures::crossings_alone($report, $rounds, 1, 1, at_most => 2);
 		AlertMeasures::crossings_alone($report, $slow_rounds, $slow, $slow, at_most => $slow + 1);
 		AlertMeasures::crossings_alone($report, $slow_rounds, $slow, 2 * $slow);

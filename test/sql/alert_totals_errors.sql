@@ -177,6 +177,8 @@ select pg_temp.altered('alter count type text', 'rollup_1m');
 select pg_temp.altered($$alter count type text using 'many'$$, 'rollup_1m');
 select pg_temp.altered('alter histogram type text', 'rollup_1m');
 select pg_temp.altered('drop column last', 'rollup_1m');
+select pg_temp.altered('rename to hidden', 'rollup_1m');
+-- No window reads it
 select pg_temp.altered('rename to hidden', 'rollup_1h');
 select pg_temp.altered('alter live_id type text', 'rollup_state');
 
