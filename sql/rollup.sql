@@ -335,14 +335,10 @@ create function meshhook_metrics.delete_old_live(at_most bigint, now timestamptz
 returns bigint
 language plpgsql
 set search_path = ''
--- Whatever the planner believes: by the primary key, from the earliest row on
-set enable_seqscan = off
-set enable_sort = off
 as $$
 declare
 	kept interval;
 	closed_id bigint;
-	first_kept bigint;
 	deleted bigint := 0;
 begin
 	perform meshhook_metrics.require_storage();
@@ -353,22 +349,12 @@ begin
 	where s.target = '1m';
 	kept := meshhook_metrics.retention('live');
 	if kept is not null then
-		-- From there on none is old, so that not all that is kept is read each time. What a
-		-- clock that was ahead has left says nothing.
-		select l.id
-		into first_kept
-		from meshhook_metrics.live l
-		where l.at >= delete_old_live.now - kept
-			and l.at <= delete_old_live.now
-		order by l.id
-		limit 1;
 		delete from meshhook_metrics.live l
 		where l.id = any (array(
 			select o.id
 			from meshhook_metrics.live o
 			where o.id <= closed_id
 				and o.at < delete_old_live.now - kept
-				and o.id < coalesce(first_kept, closed_id + 1)
 			order by o.id
 			limit delete_old_live.at_most));
 		get diagnostics deleted = row_count;

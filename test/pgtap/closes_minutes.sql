@@ -200,12 +200,6 @@ select is((select to_char(min(at) at time zone 'UTC', 'HH24:MI') from meshhook_m
 select is(meshhook_metrics.delete_old_live(10, '2034-01-01 10:30:59+00'), 6::bigint, 'then what is left of them');
 select is((select to_char(min(at) at time zone 'UTC', 'HH24:MI') || ' to ' || to_char(max(at) at time zone 'UTC', 'HH24:MI') from meshhook_metrics.live),
 	'10:16 to 10:30', 'a quarter of an hour stays');
-create function pg_temp.rows_read() returns bigint language sql as $$
-	select pg_stat_get_xact_tuples_fetched('meshhook_metrics.live'::regclass) + pg_stat_get_xact_tuples_returned('meshhook_metrics.live'::regclass)
-$$;
-select pg_temp.rows_read() as before \gset
-select is(meshhook_metrics.delete_old_live(10, '2034-01-01 10:30:59+00'), 0::bigint, 'nothing else is old');
-select cmp_ok(pg_temp.rows_read() - :before, '<=', 2::bigint, 'for which not all that stays is read');
 insert into meshhook_metrics.settings (name, value) values ('retention_live', '5 minutes');
 select is(meshhook_metrics.delete_old_live(100, '2034-01-01 10:30:59+00'), 10::bigint, 'the setting is followed');
 select is((select to_char(min(at) at time zone 'UTC', 'HH24:MI') from meshhook_metrics.live), '10:26', 'at once');
