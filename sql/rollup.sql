@@ -337,6 +337,9 @@ language plpgsql
 set search_path = ''
 as $$
 declare
+	-- They are in order, but for a clock that was set back: those that are kept need not
+	-- all be read each time
+	looked_at constant bigint := greatest(10000, at_most);
 	kept interval;
 	closed_id bigint;
 	deleted bigint := 0;
@@ -352,9 +355,13 @@ begin
 		delete from meshhook_metrics.live l
 		where l.id = any (array(
 			select o.id
-			from meshhook_metrics.live o
-			where o.id <= closed_id
-				and o.at < delete_old_live.now - kept
+			from (
+				select l.id, l.at
+				from meshhook_metrics.live l
+				where l.id <= closed_id
+				order by l.id
+				limit looked_at) o
+			where o.at < delete_old_live.now - kept
 			order by o.id
 			limit delete_old_live.at_most));
 		get diagnostics deleted = row_count;
