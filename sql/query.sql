@@ -346,7 +346,7 @@ begin
 	-- many buckets. last is of the latest row with the series, so that waits.
 	select format(
 		'select l.id, l.at, l.seconds, e.* from meshhook_metrics.live l cross join lateral ('
-		'select %s, %s from unnest(l.series_id, %s) e (series_id, %s) where e.series_id = any ($2)%s) e '
+		'select %s, %s from (select unnest(l.series_id) as series_id, %s) e where e.series_id = any ($2)%s) e '
 		'where l.tenant_id = any ($1) and l.at >= ($4)[5] and l.at < ($4)[6]',
 		case when columns = '{last}' then 'e.series_id' else member || ' as member' end,
 		string_agg(
@@ -358,8 +358,7 @@ begin
 				else format('%1$s(e.%1$I) as %1$I', c.name)
 			end,
 			', ' order by c.n),
-		string_agg(format('l.%I', c.name), ', ' order by c.n),
-		string_agg(format('%I', c.name), ', ' order by c.n),
+		string_agg(format('unnest(l.%1$I) as %1$I', c.name), ', ' order by c.n),
 		case when columns = '{last}' then ' and e.last is not null' when member <> '1' then ' group by 1' end)
 	into matched
 	from unnest(columns) with ordinality c (name, n);
