@@ -349,13 +349,22 @@ begin
 		'select l.id, l.at, %s e.* from meshhook_metrics.live l %s cross join lateral ('
 		'select %s, %s from (select unnest(l.series_id) as series_id, %s) e where e.series_id = any ($2)%s) e '
 		'where l.tenant_id = any ($1) and l.at >= ($4)[5] and l.at < ($4)[6]%s',
-		case when short then 't.*,' end,
+		case when columns = '{last}' and short then 't.*,' when short then 'd.*,' end,
 		case when short then
 			-- A row's time begins with begins and ends before ends, whole microseconds
 			'cross join lateral ('
 			'select b.begins, date_bin($3, b.begins, $5) as first, l.at + interval ''1 microsecond'' as ends from ('
 			'select greatest(date_bin(''1 minute'', l.at, $5), case when l.seconds between 0 and 60 then '
 			'least(l.at, l.at - make_interval(secs => l.seconds) + interval ''1 microsecond'') end) as begins) b offset 0) t'
+		end
+		|| case when columns = '{last}' then '' else
+			-- Once for all groups
+			' cross join lateral ('
+			'select array_agg(s.bucket) as buckets, array_agg('
+			'extract(epoch from least(s.bucket + $3, t.ends) - greatest(s.bucket, t.begins))::double precision '
+			'/ extract(epoch from t.ends - t.begins)::double precision) as shares '
+			'from generate_series(t.first, l.at, $3) s (bucket) '
+			'where s.bucket >= ($4)[5] and s.bucket < ($4)[6]) d'
 		end,
 		case when columns = '{last}' then 'e.series_id' else member || ' as member' end,
 		string_agg(
@@ -394,18 +403,14 @@ begin
 			member, matched);
 	end if;
 	select string_agg(
-		case when c.name in ('count', 'sum') then format('r.%1$I * b.share as %1$I', c.name) else format('r.%I', c.name) end,
+		case when c.name in ('count', 'sum') then format('b.%1$I * b.share as %1$I', c.name) else format('b.%I', c.name) end,
 		', ' order by c.n)
 	into shares
 	from unnest(columns) with ordinality c (name, n);
 	return format(
-		'select b.bucket, r.member, %s from (%s offset 0) r '
-		'cross join lateral ('
-		'select s.bucket, extract(epoch from least(s.bucket + $3, r.ends) - greatest(s.bucket, r.begins))::double precision '
-		'/ extract(epoch from r.ends - r.begins)::double precision as share '
-		'from generate_series(r.first, r.at, $3) s (bucket) '
-		'where s.bucket >= ($4)[5] and s.bucket < ($4)[6] offset 0) b',
-		shares, matched);
+		'select b.bucket, b.member, %s from ('
+		'select unnest(r.buckets) as bucket, unnest(r.shares) as share, r.member, r.%s from (%s offset 0) r) b',
+		shares, array_to_string(columns, ', r.'), matched);
 end
 $$;
 
