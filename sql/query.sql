@@ -339,15 +339,33 @@ declare
 	columns alias for $1;
 	member alias for $2;
 	step alias for $3;
+	short constant boolean := step < interval '1 minute';
 	matched text;
 	shares text;
 begin
 	-- Each row of live is added up before it is divided: it has many series, and is in
 	-- many buckets. last is of the latest row with the series, so that waits.
 	select format(
-		'select l.id, l.at, l.seconds, e.* from meshhook_metrics.live l cross join lateral ('
-		'select %s, %s from unnest(l.series_id, %s) e (series_id, %s) where e.series_id = any ($2)%s) e '
-		'where l.tenant_id = any ($1) and l.at >= ($4)[5] and l.at < ($4)[6]',
+		'select l.id, l.at, %s e.* from meshhook_metrics.live l %s cross join lateral ('
+		'select %s, %s from (select unnest(l.series_id) as series_id, %s) e where e.series_id = any ($2)%s) e '
+		'where l.tenant_id = any ($1) and l.at >= ($4)[5] and l.at < ($4)[6]%s',
+		case when columns = '{last}' and short then 't.*,' when short then 'd.*,' end,
+		case when short then
+			-- A row's time begins with begins and ends before ends, whole microseconds
+			'cross join lateral ('
+			'select b.begins, date_bin($3, b.begins, $5) as first, l.at + interval ''1 microsecond'' as ends from ('
+			'select greatest(date_bin(''1 minute'', l.at, $5), case when l.seconds between 0 and 60 then '
+			'least(l.at, l.at - make_interval(secs => l.seconds) + interval ''1 microsecond'') end) as begins) b offset 0) t'
+		end
+		|| case when columns = '{last}' then '' else
+			-- Once for all groups
+			' cross join lateral ('
+			'select array_agg(s.bucket) as buckets, array_agg('
+			'extract(epoch from least(s.bucket + $3, t.ends) - greatest(s.bucket, t.begins))::double precision '
+			'/ extract(epoch from t.ends - t.begins)::double precision) as shares '
+			'from generate_series(t.first, l.at, $3) s (bucket) '
+			'where s.bucket >= ($4)[5] and s.bucket < ($4)[6]) d'
+		end,
 		case when columns = '{last}' then 'e.series_id' else member || ' as member' end,
 		string_agg(
 			case c.name
@@ -358,27 +376,19 @@ begin
 				else format('%1$s(e.%1$I) as %1$I', c.name)
 			end,
 			', ' order by c.n),
-		string_agg(format('l.%I', c.name), ', ' order by c.n),
-		string_agg(format('%I', c.name), ', ' order by c.n),
-		case when columns = '{last}' then ' and e.last is not null' when member <> '1' then ' group by 1' end)
+		string_agg(format('unnest(l.%1$I) as %1$I', c.name), ', ' order by c.n),
+		case when columns = '{last}' then ' and e.last is not null' when member <> '1' then ' group by 1' end,
+		case when short then ' + interval ''1 minute''' end)
 	into matched
 	from unnest(columns) with ordinality c (name, n);
 
-	if step >= interval '1 minute' then
+	if not short then
 		return format(
 			'select date_bin($3, r.at, $5) as bucket, %s, r.%s from (%s) r',
 			case when columns = '{last}' then 'r.at, r.id, r.series_id' else 'r.member' end,
 			array_to_string(columns, ', r.'), matched);
 	end if;
 
-	-- A row's time begins with t.begins and ends before t.ends, whole microseconds
-	matched := format(
-		'select r.*, t.begins, r.at + interval ''1 microsecond'' as ends, date_bin($3, t.begins, $5) as first from ('
-		'%s + interval ''1 minute'' offset 0) r '
-		'cross join lateral ('
-		'select greatest(date_bin(''1 minute'', r.at, $5), case when r.seconds between 0 and 60 then '
-		'least(r.at, r.at - make_interval(secs => r.seconds) + interval ''1 microsecond'') end) as begins offset 0) t',
-		matched);
 	if columns = '{last}' then
 		-- No later row ends before an earlier one, so it has all buckets from its first on
 		return format(
@@ -393,18 +403,14 @@ begin
 			member, matched);
 	end if;
 	select string_agg(
-		case when c.name in ('count', 'sum') then format('r.%1$I * b.share as %1$I', c.name) else format('r.%I', c.name) end,
+		case when c.name in ('count', 'sum') then format('b.%1$I * b.share as %1$I', c.name) else format('b.%I', c.name) end,
 		', ' order by c.n)
 	into shares
 	from unnest(columns) with ordinality c (name, n);
 	return format(
-		'select b.bucket, r.member, %s from (%s) r '
-		'cross join lateral ('
-		'select s.bucket, extract(epoch from least(s.bucket + $3, r.ends) - greatest(s.bucket, r.begins))::double precision '
-		'/ extract(epoch from r.ends - r.begins)::double precision as share '
-		'from generate_series(r.first, r.at, $3) s (bucket) '
-		'where s.bucket >= ($4)[5] and s.bucket < ($4)[6] offset 0) b',
-		shares, matched);
+		'select b.bucket, b.member, %s from ('
+		'select unnest(r.buckets) as bucket, unnest(r.shares) as share, r.member, r.%s from (%s offset 0) r) b',
+		shares, array_to_string(columns, ', r.'), matched);
 end
 $$;
 
