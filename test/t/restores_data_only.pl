@@ -68,7 +68,8 @@ my ($list_leaves, $empty) = $section =~ /^```sql\n(.*?)^```.*?^```sql\n(.*?)^```
 my ($options) = $section =~ /^pg_dump (.*) -d source/m or die 'operations.md does not say how to dump';
 
 $source->stop;
-$source->append_conf('postgresql.conf', 'meshhook_metrics.enabled = off');
+# Nobody rolls up between the listing and the dump
+$source->append_conf('postgresql.conf', "meshhook_metrics.enabled = off\nmeshhook_metrics.database = 'nowhere'");
 $source->start;
 my $before = $source->safe_psql('postgres', $stored);
 command_ok([ 'pg_dump', '-h', $source->host, '-p', $source->port, '-U', 'owner_role', '-d', 'postgres', split(/ /, $options), '-f', $dump ], 'the owner dumps the data');
