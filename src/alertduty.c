@@ -106,6 +106,7 @@ static int	next_tenant = 0;
 /* How many at once; fewer after a failure, and more again after each success */
 static int	at_once = TENANTS_AT_ONCE;
 static int	batch_count;		/* from next_tenant on */
+static int	trouble_ends;		/* before this one somebody is bad, and batches do not grow */
 
 static instr_time last_round;	/* when it began */
 static TimestampTz round_began_at;
@@ -270,6 +271,7 @@ begin_round(void)
 	next_tenant = count;
 	CommitTransactionCommand();
 	next_tenant = 0;
+	trouble_ends = 0;
 	round_began_at = GetCurrentTimestamp();
 	round_took_ms = 0;
 	round_failed = false;
@@ -435,7 +437,8 @@ is_trusted(const Tenant *tenant)
 static void
 choose_batch(void)
 {
-	int			allowed = Min(at_once, tenants_count - next_tenant);
+	int			end = next_tenant < trouble_ends ? trouble_ends : tenants_count;
+	int			allowed = Min(at_once, end - next_tenant);
 
 	batch_count = 1;
 	while (batch_count < allowed && is_trusted(&tenants[next_tenant]) && is_trusted(&tenants[next_tenant + batch_count]))
@@ -448,7 +451,7 @@ choose_batch(void)
 static void
 pass_batch(void)
 {
-	if (is_trusted(&tenants[next_tenant]))
+	if (is_trusted(&tenants[next_tenant]) && next_tenant + batch_count >= trouble_ends)
 		at_once = Min(at_once * FEWER_EACH_TIME, TENANTS_AT_ONCE);
 	tenants[next_tenant].failures = 0;
 	tenants[next_tenant].is_noted = false;
@@ -509,7 +512,10 @@ go_on_with_round(void)
 			if (batch_count == 1)
 				pass_over_tenant();
 			else
+			{
 				at_once = Max(batch_count / FEWER_EACH_TIME, 1);
+				trouble_ends = next_tenant + batch_count;
+			}
 		}
 	}
 	round_took_ms += mhm_milliseconds_since(entered);

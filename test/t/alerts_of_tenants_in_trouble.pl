@@ -149,6 +149,24 @@ for my $case ([ 'locked', 'canceling statement due to lock timeout' ], [ 'strang
 	await_status($node, 'last_error is null');
 	$holder->quit;
 }
+
+# One among many is found by dividing those among whom it is, and no others: 60, 15, 3, 1.
+# It may have been tried again since.
+my @many = map { sprintf '00000000-0000-0000-0001-%012d', $_ } 1 .. 60 - @tenants;
+my ($hidden) = splice @many, 34, 1;
+level_rule($node, 'level', tenant_id => $_) for @many, $hidden;
+@tenants = (@tenants, @many, $hidden);
+change_level();
+await_change('of many, before any trouble', @tenants);
+change_level();
+await_change('of many, before any trouble', @tenants);
+keep($node, "insert into public.trouble values ('$hidden', 'check_violation')");
+my $errors = $node->safe_psql('postgres', 'select flush_errors from meshhook_metrics.status()');
+change_level();
+await(sub { errors_of_rules() =~ /^$hidden [^,]*check_violation$/ }, 'the one of many to be found');
+cmp_ok($node->safe_psql('postgres', 'select flush_errors from meshhook_metrics.status()') - $errors, '<=', 5, 'one of many is found in few attempts');
+keep($node, 'delete from public.trouble');
+await_change('of many, trouble is over', @tenants);
 transitions_ok($node, 'all of this');
 
 $node->stop;
