@@ -358,7 +358,11 @@ mhm_upkeep_if_due(void)
 	{
 		for (int i = 0; i < lengthof(tasks); i++)
 			if (state->tasks[i].wanted)
+			{
 				tasks[i].done_at = now;
+				/* Whatever went wrong when it was ours to do */
+				mhm_duty_forget(&tasks[i].duty);
+			}
 	}
 	else if (!start_process())
 		do_here(now);

@@ -188,6 +188,20 @@ new_worker();
 ok($node->poll_query_until('postgres', $rolled_up), 'without jobs, the worker has it rolled up');
 ok($node->poll_query_until('postgres', $maintained), 'and maintained');
 
+# What goes wrong in that is over when it is pg_cron's
+owner(<<'SQL');
+create function meshhook_metrics.not_now() returns trigger language plpgsql as $$ begin raise 'not now'; end $$;
+create trigger not_now before insert on meshhook_metrics.rollup_5m for each statement execute function meshhook_metrics.not_now();
+SQL
+make_work();
+new_worker();
+await_status($node, "last_error = 'could not roll up: not now'");
+owner('select meshhook_metrics.schedule()');
+reschedule('0 0 30 2 *');
+await_status($node, 'last_error is null');
+pass('an error of the worker is not shown any more when pg_cron does it');
+owner('drop trigger not_now on meshhook_metrics.rollup_5m; drop function meshhook_metrics.not_now(); select meshhook_metrics.unschedule()');
+
 # The job of an earlier version came before the minute was closed; what somebody has
 # chosen instead stays
 owner('select meshhook_metrics.schedule()');
