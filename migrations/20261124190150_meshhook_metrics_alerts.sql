@@ -35,7 +35,13 @@ default values
 on conflict (only_row) do nothing;
 
 -- Nobody is left alone any more
-drop table if exists meshhook_metrics.alert_suspensions;
+do $$
+begin
+	if pg_catalog.to_regclass('meshhook_metrics.alert_suspensions') is not null then
+		drop table meshhook_metrics.alert_suspensions;
+	end if;
+end
+$$;
 
 create table if not exists meshhook_metrics.alert_gaps (
 	ends timestamptz primary key,
@@ -376,7 +382,13 @@ comment on function meshhook_metrics.check_alert_rule() is
 'Refuses alert rules that make no sense, with 22023 and what is wrong.';
 
 -- Once it was called by check_alert_rule(), with the rights of whoever writes a rule
-drop function if exists meshhook_metrics.check_alert_annotations(jsonb);
+do $$
+begin
+	if pg_catalog.to_regprocedure('meshhook_metrics.check_alert_annotations(jsonb)') is not null then
+		drop function meshhook_metrics.check_alert_annotations(jsonb);
+	end if;
+end
+$$;
 
 create or replace function meshhook_metrics.check_alert_annotations()
 returns trigger
