@@ -114,10 +114,12 @@ copy_series(MhmCollection *collection, Space *space, const pg_uuid_t *tenant,
 		MhmCollectedSeries *copy = &collection->series[collection->series_count];
 
 		/*
-		 * One of a metric that has come meanwhile has come meanwhile, too.  Shown is
-		 * what goes on: the superseded one is gone with the next flush.
+		 * One of a metric that has come meanwhile, or has been described anew as one of
+		 * another kind, has come meanwhile, too.  Shown is what goes on: the superseded
+		 * one is gone with the next flush.
 		 */
 		if (!series->live || space->metric_numbers[series->metric] == MHM_NONE ||
+			collection->metrics[space->metric_numbers[series->metric]].kind != series->kind ||
 			(!unused_too && mhm_series_is_superseded(series)) ||
 			(tenant != NULL && memcmp(&series->tenant, tenant, sizeof(*tenant)) != 0))
 			continue;
