@@ -527,9 +527,10 @@ mhm_metric_load(const MhmStoredMetric *row)
 		(number != MHM_NONE ||
 		 mhm_metric_create(row->name, row->name_length, row->kind, &number, &conflict) == MHM_FOUND))
 	{
-		set_description(&mhm_metrics[number], &description);
-		pg_write_barrier();
+		/* First, so that a process killed in between leaves it to be loaded again, and not to be stored */
 		mhm_metrics[number].stored = MHM_METRIC_STORED_YES;
+		pg_write_barrier();
+		set_description(&mhm_metrics[number], &description);
 	}
 	LWLockRelease(mhm_registry_lock);
 	return number;

@@ -414,7 +414,7 @@ mhm_region_import(MhmRegion *source, MhmRegion *target)
 		if (from->live == MHM_METRIC_FORGOTTEN)
 		{
 			if (!mhm_metric_import_forgotten(from->name, from->name_length))
-				elog(FATAL, "no room for a name in a region that was made to hold it");
+				elog(ERROR, "no room for a name in a region that was made to hold it");
 			continue;
 		}
 		if (mhm_metric_create(from->name, from->name_length, from->kind,

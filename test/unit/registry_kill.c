@@ -360,6 +360,18 @@ check_memory(const char *memory, const Operation *operation, bool has_returned)
 		REQUIRE(problem == NULL && same_contents(&again, &found),
 				"the second recovery changes something");
 		check_registry();
+		if (operation->work == load_new_metric || operation->work == load_window)
+		{
+			/* The next process reads the table again; the lock is that of who was stopped */
+			LWLock	   *held = mhm_registry_lock;
+			LWLock		free_lock = {0};
+
+			mhm_registry_lock = &free_lock;
+			operation->work(NULL);
+			mhm_registry_lock = held;
+			read_contents(&again);
+			REQUIRE(same_contents(&again, &after), "what was loaded in part is not loaded again");
+		}
 	}
 	mhm_region_map(region);
 }
