@@ -70,11 +70,14 @@ declare
 	deleted bigint := 0;
 begin
 	perform meshhook_metrics.require_storage();
-	-- Arrays would have to be looked through
+	-- Arrays would have to be looked through. What is in no minute yet can be of a series
+	-- whose last_day is a week earlier.
 	if exists (
 		select
 		from meshhook_metrics.live l
-		where l.at < cutoff + 2)
+		where l.at < cutoff + 2
+			or l.at < cutoff + 7
+				and l.id > (select s.live_id from meshhook_metrics.rollup_state s where s.target = '1m'))
 	then
 		return 0;
 	end if;
@@ -343,6 +346,9 @@ begin
 	-- Nor can rows of series be kept locked for long.
 	if dropping is null and not compacting then
 		begin
+			-- It locks flush_state, which the migrations lock before rollup_state, of which this
+			-- has rows: so it gives up long before they would be ended for waiting in a circle
+			perform pg_catalog.set_config('lock_timeout', '100ms', true);
 			perform meshhook_metrics.prune_series();
 		exception when lock_not_available or deadlock_detected then
 			raise warning 'series without data were not deleted: %', sqlerrm

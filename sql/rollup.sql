@@ -338,7 +338,8 @@ set search_path = ''
 as $$
 declare
 	-- They are in order, but for a clock that was set back: those that are kept need not
-	-- all be read each time
+	-- all be read each time. Those of times that are still to come do not count, or many
+	-- of them would keep all others.
 	looked_at constant bigint := greatest(10000, at_most);
 	kept interval;
 	closed_id bigint;
@@ -359,6 +360,7 @@ begin
 				select l.id, l.at
 				from meshhook_metrics.live l
 				where l.id <= closed_id
+					and l.at <= delete_old_live.now
 				order by l.id
 				limit looked_at) o
 			where o.at < delete_old_live.now - kept

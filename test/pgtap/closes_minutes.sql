@@ -205,6 +205,16 @@ select is(meshhook_metrics.delete_old_live(100, '2034-01-01 10:30:59+00'), 10::b
 select is((select to_char(min(at) at time zone 'UTC', 'HH24:MI') from meshhook_metrics.live), '10:26', 'at once');
 select is(meshhook_metrics.close_minutes('2034-01-01 09:00:30+00'), 3::bigint, 'the clock goes back');
 select is(meshhook_metrics.delete_old_live(100, '2034-01-01 09:00:30+00'), 0::bigint, 'and nothing is deleted that is newer than it says');
+-- However many rows of times that are still to come it has left
+savepoint ahead;
+delete from meshhook_metrics.live;
+insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum)
+select :'a', '2034-06-01 00:00:00+00', 5, array[24], array[1], array[1] from generate_series(1, 10001);
+insert into meshhook_metrics.live (tenant_id, at, seconds, series_id, count, sum)
+values (:'a', '2034-01-01 10:31:00+00', 5, array[24], array[1], array[1]);
+update meshhook_metrics.rollup_state set live_id = (select max(id) from meshhook_metrics.live) where target = '1m';
+select is(meshhook_metrics.delete_old_live(100, '2034-01-01 11:00:00+00'), 1::bigint, 'and rows of times that are still to come keep no old ones');
+rollback to ahead;
 
 -- A setting that makes no sense, which only gets in where its trigger is off
 alter table meshhook_metrics.settings disable trigger check_settings;
