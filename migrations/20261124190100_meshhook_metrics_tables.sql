@@ -109,7 +109,8 @@ alter table meshhook_metrics.series add column if not exists reset_at timestampt
 comment on column meshhook_metrics.series.reset_at is
 'When a gauge was reset of which nothing has been flushed since: the level that it had before does not come back.';
 
--- The worker remembers ids. ALWAYS: rows that a subscription deletes are gone as well
+-- The worker remembers ids. ALWAYS: rows are gone as well for a session that is a replica. (The
+-- apply worker of a subscription calls triggers of rows only; see docs/operations.md.)
 create or replace trigger series_leave
 before delete or update of id, tenant_id, metric, labels on meshhook_metrics.series
 for each statement

@@ -64,7 +64,7 @@ sub lose_row_ok
 }
 
 lose_row_ok('delete', q{delete from meshhook_metrics.series where metric = 'lost_total'});
-lose_row_ok('delete by a subscription', q{set session_replication_role = replica; delete from meshhook_metrics.series where metric = 'lost_total'});
+lose_row_ok('delete by a session that is a replica', q{set session_replication_role = replica; delete from meshhook_metrics.series where metric = 'lost_total'});
 lose_row_ok('truncate', q{truncate meshhook_metrics.series});
 lose_row_ok('truncate restart identity', q{truncate meshhook_metrics.series restart identity});
 lose_row_ok('another key', q{update meshhook_metrics.series set metric = 'found_total' where metric = 'lost_total'});
